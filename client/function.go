@@ -1,0 +1,39 @@
+package client
+
+import "github.com/procpool/procpool/proto/payload"
+
+// Function is a function that workers offer, as its caller sees it: a name, and how to turn an argument into bytes and bytes into a
+// result. Functions registered by package workerproc are Functions; [Func] makes one for a program that does not contain the worker's code.
+//
+// The methods are called from several goroutines at once. An error or a panic in AppendArg or DecodeResult fails that task only.
+type Function[A, R any] interface {
+	// Name is the name under which the workers know the function.
+	Name() string
+	// Encoding names the encoding of arguments and results: "json", "proto", "bytes" or another. Empty if it is not known.
+	Encoding() string
+	// AppendArg appends the encoded argument to dst.
+	AppendArg(dst []byte, arg A) ([]byte, error)
+	// DecodeResult decodes a result. It must not keep b.
+	DecodeResult(b []byte) (R, error)
+}
+
+// Func is the function that workers offer under name. The encodings follow from the types: []byte travels as it is, protobuf messages as
+// protobuf, everything else as JSON. They have to be the worker's; a call with another encoding ends with [ErrEncoding].
+func Func[A, R any](name string) Function[A, R] {
+	return remote[A, R]{name: name, arg: payload.For[A](), result: payload.For[R]()}
+}
+
+type remote[A, R any] struct {
+	name   string
+	arg    payload.Encoding[A]
+	result payload.Encoding[R]
+}
+
+func (f remote[A, R]) Name() string { return f.name }
+
+// Encoding is the arguments' one: it decides what a caller may send.
+func (f remote[A, R]) Encoding() string { return f.arg.Name }
+
+func (f remote[A, R]) AppendArg(dst []byte, arg A) ([]byte, error) { return f.arg.Append(dst, arg) }
+
+func (f remote[A, R]) DecodeResult(b []byte) (R, error) { return f.result.Decode(b) }

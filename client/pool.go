@@ -1,0 +1,330 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+
+	pb "github.com/procpool/procpool/proto/procpool/v1"
+)
+
+const (
+	terminatePatience = 10 * time.Second // how long Terminate takes at most
+	closePatience     = 10 * time.Second // how long Close takes at most
+)
+
+// Pool is a pool of workers. Its methods, and calls on it, may be used by any number of goroutines.
+type Pool struct {
+	client    *Client
+	name      string
+	callbacks callbacks
+	atEnd     []func() error // owned by endedOnce
+	endedOnce sync.Once
+
+	// For a pool that lives as long as its stream of events; nil for a named pool.
+	stop   context.CancelFunc
+	events chan struct{} // closed when no more will come
+
+	terminateOnce sync.Once
+	terminateErr  error
+
+	mu      sync.Mutex
+	refusal error                     // why no call may begin any more, as far as this handle knows
+	calls   map[*life]struct{}        // that run
+	applies map[applyKey]*applyStream // the current one of its kind
+}
+
+// life is what a pool needs to know of a call: how to end it.
+type life struct{ cancel context.CancelCauseFunc }
+
+func newPool(c *Client, name string) *Pool {
+	return &Pool{
+		client:    c,
+		name:      name,
+		callbacks: callbacks{log: c.log},
+		calls:     map[*life]struct{}{},
+		applies:   map[applyKey]*applyStream{},
+	}
+}
+
+// Pool is the pool of that name. It must exist: else [ErrUnknownPool], with a list of those that do.
+func (c *Client) Pool(ctx context.Context, name string) (*Pool, error) {
+	r, err := c.controlRPC.GetPool(ctx, &pb.GetPoolRequest{Pool: name})
+	if err != nil {
+		return nil, c.rpcError(ctx, err, "pool %q", name)
+	}
+	return c.adopt(newPool(c, r.GetPool().GetName()))
+}
+
+// CreatePool makes a pool that lives until it is closed or terminated, whatever becomes of this program. It needs a [Name]. Output and exits of its
+// workers go to the daemon's log. Creating a pool whose name is taken is [ErrPoolExists].
+func (c *Client) CreatePool(ctx context.Context, name string, opts ...PoolOption) (*Pool, error) {
+	config, err := configure(append(opts[:len(opts):len(opts)], Name(name)))
+	if err != nil {
+		return nil, err
+	}
+	r, err := c.controlRPC.CreatePool(ctx, &pb.CreatePoolRequest{Spec: config.spec})
+	if err != nil {
+		return nil, c.rpcError(ctx, err, "create pool %q", name)
+	}
+	p := newPool(c, r.GetPool().GetName())
+	p.atEnd = config.atEnd
+	return c.adopt(p)
+}
+
+// OpenPool makes a pool that lives until it is terminated, closed and joined, or until the client is closed or its process ends: the
+// daemon then kills the workers. ctx bounds only the opening. The workers start meanwhile; if they do not, calls say why.
+func (c *Client) OpenPool(ctx context.Context, opts ...PoolOption) (*Pool, error) {
+	config, err := configure(opts)
+	if err != nil {
+		return nil, err
+	}
+	life, cancel := context.WithCancelCause(context.Background())
+	opening := context.AfterFunc(ctx, func() { cancel(contextError(ctx)) })
+	defer opening()
+	stream, err := c.controlRPC.OpenPool(life, &pb.OpenPoolRequest{Spec: config.spec})
+	var first *pb.OpenPoolResponse
+	if err == nil {
+		first, err = stream.Recv()
+	}
+	if err != nil {
+		defer cancel(nil)
+		if ctx.Err() != nil {
+			return nil, c.rpcError(ctx, err, "open pool")
+		}
+		return nil, c.rpcError(life, err, "open pool")
+	}
+	if !opening() {
+		return nil, fmt.Errorf("open pool: %w", contextError(ctx))
+	}
+	if first.GetOpened() == nil {
+		cancel(nil)
+		return nil, fmt.Errorf("open pool: %w: the first message does not say that the pool is open", ErrProtocol)
+	}
+	p := newPool(c, first.GetOpened().GetName())
+	p.atEnd = config.atEnd
+	p.stop = func() { cancel(nil) }
+	p.events = make(chan struct{})
+	if config.output == nil {
+		config.output = printLine
+	}
+	if _, err := c.adopt(p); err != nil {
+		cancel(nil)
+		return nil, err
+	}
+	if !c.start(func() { p.watch(stream, first, config) }) {
+		cancel(nil)
+		return nil, ErrClosed
+	}
+	return p, nil
+}
+
+// CheckServing is [ErrNotServing] in a process that was started as a worker and has not called workerproc.Main. Opening a pool there would start
+// workers that open pools, and so on. OpenPool and CreatePool check it; so does whoever starts a daemon before that.
+func CheckServing() error {
+	if os.Getenv("PROCPOOL_WORKER") != "" {
+		return ErrNotServing
+	}
+	return nil
+}
+
+func configure(opts []PoolOption) (*poolConfig, error) {
+	if err := CheckServing(); err != nil {
+		return nil, err
+	}
+	return newPoolConfig(opts)
+}
+
+// adopt makes Close end the pool's calls.
+func (c *Client) adopt(p *Pool) (*Pool, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil, ErrClosed
+	}
+	c.pools[p] = struct{}{}
+	return p, nil
+}
+
+// watch passes the pool's events on until there are no more. The pool has ended then: with its stream, its workers end too.
+func (p *Pool) watch(stream grpc.ServerStreamingClient[pb.OpenPoolResponse], r *pb.OpenPoolResponse, config *poolConfig) {
+	defer close(p.events)
+	defer p.stop()
+	for err := error(nil); ; r, err = stream.Recv() {
+		if err != nil {
+			p.end(fmt.Errorf("pool %q: %w", p.name, refused(err)))
+			return
+		}
+		if n := r.GetDropped(); n > 0 {
+			p.client.log.Warn("procpool: output of workers came faster than it was read", "pool", p.name, "dropped", n)
+		}
+		for _, o := range r.GetOutputs() {
+			line := WorkerOutput{Worker: o.GetWorker(), Pid: int(o.GetPid()), Stream: int(o.GetStream()), Line: o.GetLine(),
+				Truncated: o.GetTruncated(), Partial: o.GetPartial()}
+			protect(p.client.log, "Output", func() { config.output(line) })
+		}
+		for _, e := range r.GetExits() {
+			if config.onExit != nil {
+				protect(p.client.log, "OnExit", func() { config.onExit(*newWorkerExit(e)) })
+			}
+		}
+		if r.GetEnded() {
+			p.end(p.closedError(pb.Reason_REASON_POOL_TERMINATED, "has ended"))
+			return
+		}
+	}
+}
+
+// printLine writes a worker's line where the worker would have written it, had it inherited our streams. One write per line: lines of several
+// pools do not mix.
+func printLine(o WorkerOutput) {
+	to := os.Stdout
+	if o.Stream == 2 {
+		to = os.Stderr
+	}
+	line := o.Line
+	if !o.Partial {
+		line = append(line, '\n')
+	}
+	_, _ = to.Write(line) // nobody is left to tell
+}
+
+// Name is the pool's name.
+func (p *Pool) Name() string { return p.name }
+
+// Info describes the pool as it is now.
+func (p *Pool) Info(ctx context.Context) (*pb.Pool, error) {
+	r, err := p.client.controlRPC.GetPool(ctx, &pb.GetPoolRequest{Pool: p.name})
+	if err != nil {
+		return nil, p.client.rpcError(ctx, err, "pool %q", p.name)
+	}
+	return r.GetPool(), nil
+}
+
+// Close refuses new calls, for every client of the pool. What has been accepted runs to its end; then the workers stop. It does
+// not wait for that, Join does. Idempotent.
+func (p *Pool) Close() error {
+	p.refuse(p.closedError(pb.Reason_REASON_POOL_CLOSED, "is closed: it takes no new calls"))
+	ctx, cancel := context.WithTimeout(context.Background(), closePatience)
+	defer cancel()
+	_, err := p.client.controlRPC.ClosePool(ctx, &pb.ClosePoolRequest{Pool: p.name})
+	if err != nil && !isGone(err) {
+		return p.client.rpcError(ctx, err, "close pool %q", p.name)
+	}
+	return nil
+}
+
+// Join waits until every worker of a closed or terminated pool has been reaped. For an open pool it is [ErrPoolOpen]. ctx bounds only the
+// waiting. It may be repeated.
+func (p *Pool) Join(ctx context.Context) error {
+	_, err := p.client.controlRPC.JoinPool(ctx, &pb.JoinPoolRequest{Pool: p.name})
+	if err != nil && !isGone(err) {
+		return p.client.rpcError(ctx, err, "join pool %q", p.name)
+	}
+	return p.release(nil)
+}
+
+// Terminate drops the pool's work, for every client of it, and kills its workers; running tasks have the cancel grace. Calls and results that still wait end with
+// [ErrPoolTerminated]. It returns when the workers have been reaped, within 10 s. Made for defer: idempotent, and later calls return what the first did.
+func (p *Pool) Terminate() error {
+	p.terminateOnce.Do(func() { p.terminateErr = p.terminate() })
+	return p.terminateErr
+}
+
+func (p *Pool) terminate() error {
+	terminated := p.closedError(pb.Reason_REASON_POOL_TERMINATED, "is terminated")
+	p.refuse(terminated)
+	ctx, cancel := context.WithTimeout(context.Background(), terminatePatience)
+	defer cancel()
+	_, err := p.client.controlRPC.TerminatePool(ctx, &pb.TerminatePoolRequest{Pool: p.name})
+	p.end(terminated) // the daemon ends the calls too; now they end even if it is not there
+	if err == nil {
+		_, err = p.client.controlRPC.JoinPool(ctx, &pb.JoinPoolRequest{Pool: p.name})
+	}
+	if err != nil && !isGone(err) {
+		err = p.client.rpcError(ctx, err, "terminate pool %q", p.name)
+	} else {
+		err = nil
+	}
+	return p.release(err)
+}
+
+// release lets go of the pool at its end.
+func (p *Pool) release(err error) error {
+	p.end(p.closedError(pb.Reason_REASON_POOL_TERMINATED, "has ended"))
+	if p.events != nil {
+		if err == nil {
+			waitFor(p.events, endPatience) // the last lines of the workers
+		}
+		p.stop()
+		waitFor(p.events, endPatience)
+	}
+	p.client.mu.Lock()
+	delete(p.client.pools, p)
+	p.client.mu.Unlock()
+	p.endedOnce.Do(func() {
+		for _, f := range p.atEnd {
+			err = errors.Join(err, f())
+		}
+	})
+	return err
+}
+
+// isGone says that the daemon does not know the pool any more: it has ended.
+func isGone(err error) bool { return errors.Is(refused(err), ErrUnknownPool) }
+
+func (p *Pool) closedError(reason pb.Reason, what string) error {
+	return &RefusedError{Code: codes.FailedPrecondition, Reason: reason, Pool: p.name, Message: fmt.Sprintf("pool %q %s", p.name, what)}
+}
+
+// refuse makes this handle accept no more calls. The streams of ApplyAsync take no more tasks, so that they end with their last.
+func (p *Pool) refuse(err error) {
+	p.mu.Lock()
+	if p.refusal == nil || errors.Is(p.refusal, ErrPoolClosed) {
+		p.refusal = err
+	}
+	streams := make([]*applyStream, 0, len(p.applies))
+	for _, s := range p.applies {
+		streams = append(streams, s)
+	}
+	p.mu.Unlock()
+	for _, s := range streams {
+		s.finish()
+	}
+}
+
+// end makes every call end now, because of err.
+func (p *Pool) end(err error) {
+	p.refuse(err)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for l := range p.calls {
+		l.cancel(&ending{err})
+	}
+}
+
+// begin makes ctx the life of a call: it ends with ctx, with the pool, or with the returned function, which must be called. The error says
+// that the pool takes no calls.
+func (p *Pool) begin(ctx context.Context) (context.Context, context.CancelCauseFunc, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	l := &life{cancel: cancel}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.refusal != nil {
+		cancel(p.refusal)
+		return nil, nil, p.refusal
+	}
+	p.calls[l] = struct{}{}
+	return ctx, func(cause error) {
+		cancel(cause)
+		p.mu.Lock()
+		delete(p.calls, l)
+		p.mu.Unlock()
+	}, nil
+}

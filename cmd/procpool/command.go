@@ -1,0 +1,314 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/procpool/procpool/workerproc"
+)
+
+const (
+	// commandGrace is how long a cancelled command has between SIGTERM and SIGKILL, and how long output is awaited from
+	// what a command has left running in the background.
+	commandGrace = time.Second
+	// announceAfter is how long a command runs before it says its process id, for whoever waits for it.
+	announceAfter = 5 * time.Second
+	// pidStream is the stream of task output that carries the process id.
+	pidStream = 3
+)
+
+// runCommand is the function behind `procpool map -- command`: it runs one command to its end.
+var runCommand = workerproc.Func("procpool.command", func(ctx context.Context, c command) (commandResult, error) { return c.run(ctx) })
+
+// command is the argument of the function: an argv, no shell.
+type command struct {
+	Argv []text `json:"argv"`
+	// Live: pass output on as it comes. Else it travels with the result, as far as that is small.
+	Live bool `json:"live,omitempty"`
+	// Slots are the places in Argv where the number of the worker's slot is to be inserted, in order, and SlotFile the file in which
+	// workers hold their slots.
+	Slots    []slotPlace `json:"slots,omitempty"`
+	SlotFile string      `json:"slot_file,omitempty"`
+}
+
+// slotPlace is a place in an argv.
+type slotPlace struct {
+	Arg    int `json:"arg"`
+	Offset int `json:"offset"`
+}
+
+// commandResult is how a command ended. Its whole output is what was sent as task output, followed by Stdout and Stderr.
+type commandResult struct {
+	ExitCode int     `json:"exit_code"`
+	Signal   string  `json:"signal,omitempty"`
+	Stdout   text    `json:"stdout,omitempty"`
+	Stderr   text    `json:"stderr,omitempty"`
+	Seconds  float64 `json:"seconds"`
+	Pid      int     `json:"pid,omitempty"`
+	Worker   string  `json:"worker,omitempty"`
+	Reason   string  `json:"reason,omitempty"` // why it could not be run at all
+}
+
+// commandError is a command that failed. The result is its detail.
+type commandError struct{ result commandResult }
+
+// Error is the reason in a few words.
+func (e *commandError) Error() string {
+	r := &e.result
+	switch {
+	case r.Reason != "":
+		return r.Reason
+	case r.Signal != "":
+		return "killed by " + r.Signal
+	}
+	return fmt.Sprintf("exit status %d", r.ExitCode)
+}
+
+// Detail is the result as JSON.
+func (e *commandError) Detail() []byte {
+	b, err := json.Marshal(&e.result)
+	if err != nil {
+		return nil // nothing in a result can fail to encode
+	}
+	return b
+}
+
+func (c *command) run(ctx context.Context) (commandResult, error) {
+	info, _ := workerproc.TaskInfo(ctx)
+	result := commandResult{Worker: info.Worker}
+	argv, err := c.argv()
+	if err != nil {
+		return result, err
+	}
+	path, err := lookPath(argv[0])
+	if err != nil {
+		return result, notRun(result, err)
+	}
+	stdout, err := newCapture(workerproc.Output(ctx, 1), c.Live)
+	if err != nil {
+		return result, notRun(result, err)
+	}
+	defer stdout.release()
+	stderr, err := newCapture(workerproc.Output(ctx, 2), c.Live)
+	if err != nil {
+		return result, notRun(result, err)
+	}
+	defer stderr.release()
+	cmd := exec.CommandContext(ctx, path)
+	cmd.Args = argv
+	cmd.Stdout, cmd.Stderr = stdout.writer, stderr.writer
+	cmd.Cancel = func() error { return terminateGroup(cmd.Process) }
+	cmd.WaitDelay = commandGrace // then SIGKILL
+
+	start := time.Now()
+	if err := cmd.Start(); err != nil {
+		return result, notRun(result, err)
+	}
+	announced := announce(ctx, cmd.Process.Pid)
+	stdout.start()
+	stderr.start()
+	err = cmd.Wait()
+	if ctx.Err() != nil {
+		killGroup()
+	}
+	stdout.finish()
+	stderr.finish()
+	announced()
+	result.Seconds = time.Since(start).Seconds()
+	result.Pid = cmd.Process.Pid
+	result.Stdout, result.Stderr = stdout.rest(), stderr.rest()
+	status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus)
+	switch {
+	case !ok:
+		return result, err
+	case status.Signaled():
+		result.ExitCode = 128 + int(status.Signal())
+		result.Signal = unix.SignalName(status.Signal())
+	default:
+		result.ExitCode = status.ExitStatus()
+	}
+	if result.ExitCode != 0 {
+		return result, &commandError{result}
+	}
+	return result, nil
+}
+
+// argv is the command's arguments with the slot number in its places.
+func (c *command) argv() ([]string, error) {
+	if len(c.Argv) == 0 {
+		return nil, errors.New("the command has no argv")
+	}
+	args := slices.Clone(c.Argv)
+	if len(c.Slots) > 0 {
+		slot, err := ownSlot(c.SlotFile)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range slices.Backward(c.Slots) { // from the end, so that offsets hold
+			if p.Arg < 0 || p.Arg >= len(args) || p.Offset < 0 || p.Offset > len(args[p.Arg]) {
+				return nil, fmt.Errorf("slot place %+v lies outside of the command", p)
+			}
+			args[p.Arg] = slices.Insert(slices.Clone(args[p.Arg]), p.Offset, []byte(strconv.Itoa(slot))...)
+		}
+	}
+	argv := make([]string, len(args))
+	for i, a := range args {
+		argv[i] = string(a)
+	}
+	return argv, nil
+}
+
+// notRun is a command that could not be started, with the exit code a shell would give.
+func notRun(r commandResult, err error) error {
+	r.ExitCode = 126
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, exec.ErrNotFound) {
+		r.ExitCode = 127
+	}
+	r.Reason = err.Error()
+	return &commandError{r}
+}
+
+// announce sends the process id of a command that runs long. The returned function ends that and waits for it.
+func announce(ctx context.Context, pid int) (stop func()) {
+	done := make(chan struct{})
+	timer := time.AfterFunc(announceAfter, func() {
+		defer close(done)
+		fmt.Fprint(workerproc.Output(ctx, pidStream), pid)
+	})
+	return func() {
+		if !timer.Stop() {
+			<-done
+		}
+	}
+}
+
+var paths sync.Map // name to path: a worker runs the same command again and again
+
+func lookPath(name string) (string, error) {
+	if p, ok := paths.Load(name); ok {
+		return p.(string), nil
+	}
+	p, err := exec.LookPath(name)
+	if err == nil {
+		paths.Store(name, p)
+	}
+	return p, err
+}
+
+var slot struct {
+	sync.Mutex
+	number int
+}
+
+// ownSlot is the number of this worker's slot: the lowest that no other worker of the same command line holds. It is held by a lock on that byte
+// of the slot file, which goes with the process: a worker that replaces another takes over its number.
+func ownSlot(file string) (int, error) {
+	slot.Lock()
+	defer slot.Unlock()
+	if slot.number > 0 {
+		return slot.number, nil
+	}
+	f, err := os.OpenFile(file, os.O_RDWR, 0)
+	if err != nil {
+		return 0, fmt.Errorf("find a slot: %w", err)
+	}
+	for n := 1; ; n++ {
+		lock := unix.Flock_t{Type: unix.F_WRLCK, Start: int64(n), Len: 1}
+		switch err := unix.FcntlFlock(f.Fd(), unix.F_SETLK, &lock); {
+		case err == nil:
+			slot.number = n // f stays open for the life of the process: closing it would give the slot away
+			keepOpen = f
+			return n, nil
+		case !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EACCES):
+			return 0, errors.Join(fmt.Errorf("lock slot %d of %s: %w", n, file, err), f.Close())
+		}
+	}
+}
+
+var keepOpen io.Closer // guarded by slot
+
+// captureSize is how much output of a stream travels with the result.
+const captureSize = 64 << 10
+
+var captureBuffers = sync.Pool{New: func() any { return new([captureSize]byte) }}
+
+// capture takes one stream of a command's output. What fits stays here for the result; when it is full, and after every read if it
+// is live, it is passed on as task output, which waits while the reader at the other end is slow.
+type capture struct {
+	out    io.Writer
+	live   bool
+	buf    *[captureSize]byte
+	n      int
+	reader *os.File
+	writer *os.File // the command's end
+	exited atomic.Bool
+	done   chan struct{} // closed when reading has ended
+}
+
+func newCapture(out io.Writer, live bool) (*capture, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	return &capture{out: out, live: live, reader: r, writer: w, buf: captureBuffers.Get().(*[captureSize]byte), done: make(chan struct{})}, nil
+}
+
+// start reads what the command writes, until finish.
+func (c *capture) start() {
+	c.writer.Close()
+	go func() {
+		defer close(c.done)
+		defer c.reader.Close() // a command that goes on after an error gets SIGPIPE
+		c.read()
+	}()
+}
+
+// finish waits for the rest of the output. When the command has exited, whatever it left behind in the background may still hold the pipe open: the
+// output ends when nothing has come for a while.
+func (c *capture) finish() {
+	c.exited.Store(true)
+	_ = c.reader.SetReadDeadline(time.Now().Add(commandGrace)) // closed already if the end has been read
+	<-c.done
+}
+
+func (c *capture) read() {
+	for {
+		if c.n == captureSize || (c.live && c.n > 0) {
+			if _, err := c.out.Write(c.buf[:c.n]); err != nil {
+				return // the task is cancelled
+			}
+			c.n = 0
+		}
+		exited := c.exited.Load()
+		if exited { // writing may have taken longer than the deadline that finish has set
+			_ = c.reader.SetReadDeadline(time.Now().Add(commandGrace)) // a pipe has deadlines
+		}
+		m, err := c.reader.Read(c.buf[c.n:])
+		c.n += m
+		if err != nil && (exited || !errors.Is(err, os.ErrDeadlineExceeded)) {
+			return
+		}
+	}
+}
+
+func (c *capture) rest() text { return slices.Clone(c.buf[:c.n]) }
+
+func (c *capture) release() {
+	c.writer.Close() // if it has not been started
+	c.reader.Close()
+	captureBuffers.Put(c.buf)
+}

@@ -1,0 +1,298 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/procpool/procpool/client"
+	pb "github.com/procpool/procpool/proto/procpool/v1"
+)
+
+func newCreateCommand(g *globals) *cobra.Command {
+	var workers int
+	cmd := &cobra.Command{
+		Use:   "create NAME [flags] -- PROGRAM [ARG...]",
+		Short: "Make a pool that lives until it is closed or terminated",
+		Long: `Create makes a pool whose workers run PROGRAM, in the current directory and with the current environment. The daemon starts
+them; "procpool pools" shows whether they come up.`,
+		Example: `  procpool create counting -j 2 -- ./countchars
+  procpool map --pool counting --func count_chars ::: $PWD/*.md`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case len(args) == 0:
+				return errors.New("which name? For example: procpool create counting -j 2 -- ./countchars")
+			case len(args) == 1:
+				return fmt.Errorf("which program do the workers of %q run? It follows \"--\"", args[0])
+			case cmd.ArgsLenAtDash() != 1:
+				return fmt.Errorf("write \"--\" before the program: procpool create %s -- %s", args[0], strings.Join(args[1:], " "))
+			}
+			return nil
+		},
+		RunE: withClient(g, func(ctx context.Context, c *client.Client, args []string) error {
+			_, err := c.CreatePool(ctx, args[0], client.Workers(workers), client.Program(args[1], args[2:]...))
+			return err
+		}),
+		DisableFlagsInUseLine: true,
+	}
+	cmd.Flags().IntVarP(&workers, "workers", "j", 0, "number of workers (default: usable CPUs)")
+	return cmd
+}
+
+// withClient is a command's function that talks to the daemon.
+func withClient(g *globals, f func(ctx context.Context, c *client.Client, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		c, err := g.dial(cmd.Context())
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		return f(cmd.Context(), c, args)
+	}
+}
+
+func newCloseCommand(g *globals) *cobra.Command {
+	return newEndCommand(g, "close", "Let a pool take no new calls; it ends when it is done",
+		func(_ context.Context, p *client.Pool) error { return p.Close() })
+}
+
+func newJoinCommand(g *globals) *cobra.Command {
+	return newEndCommand(g, "join", "Wait until a closed pool has ended",
+		func(ctx context.Context, p *client.Pool) error { return p.Join(ctx) })
+}
+
+func newTerminateCommand(g *globals) *cobra.Command {
+	return newEndCommand(g, "terminate", "Drop a pool's work and kill its workers",
+		func(_ context.Context, p *client.Pool) error { return p.Terminate() })
+}
+
+// newEndCommand is a command that ends a pool, or waits for its end. A pool that has ended already is well.
+func newEndCommand(g *globals, name, short string, end func(context.Context, *client.Pool) error) *cobra.Command {
+	return &cobra.Command{
+		Use:   name + " POOL",
+		Short: short,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return fmt.Errorf("%s which pool? One name (`procpool pools` lists them)", name)
+			}
+			return nil
+		},
+		RunE: withClient(g, func(ctx context.Context, c *client.Client, args []string) error {
+			pool, err := c.Pool(ctx, args[0])
+			if errors.Is(err, client.ErrPoolClosed) || errors.Is(err, client.ErrPoolTerminated) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			return end(ctx, pool)
+		}),
+	}
+}
+
+func newCancelCommand(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use:   "cancel CALL [INDEX...]",
+		Short: "End a call, or some of its tasks",
+		Long: `Cancel ends a call; "procpool calls" has its id. With indexes it ends only these tasks. Waiting tasks end at once; running ones
+are asked to return, then terminated after the grace, then killed. It does not wait for them.`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return errors.New("cancel which call? Its id (`procpool calls` lists them)")
+			}
+			return nil
+		},
+		RunE: withClient(g, func(ctx context.Context, c *client.Client, args []string) error {
+			var indexes []uint64
+			for _, a := range args[1:] {
+				i, err := strconv.ParseUint(a, 10, 64)
+				if err != nil {
+					return fmt.Errorf("%q is not the index of a task", a)
+				}
+				indexes = append(indexes, i)
+			}
+			return c.Cancel(ctx, args[0], indexes...)
+		}),
+	}
+}
+
+func newAddrCommand(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use:   "addr",
+		Short: "Print the socket of the daemon",
+		Long: `Addr prints the path of the socket that the other commands use: --addr; else $PROCPOOL_ADDR; else the first of the usual places
+where a daemon listens, or the first of them all if none does.`,
+		Example: `  grpcurl -plaintext -unix "$(procpool addr)" list`,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), findAddr(cmd.Context(), g.addr))
+			return err
+		},
+	}
+}
+
+func findAddr(ctx context.Context, given string) string {
+	addrs := client.Addresses()
+	if given != "" {
+		addrs = []string{given}
+	}
+	first := ""
+	for _, a := range addrs {
+		path := strings.TrimPrefix(strings.TrimPrefix(a, "unix://"), "unix:")
+		if first == "" {
+			first = path
+		}
+		if conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path); err == nil {
+			conn.Close()
+			return path
+		}
+	}
+	return first
+}
+
+func newPoolsCommand(g *globals) *cobra.Command {
+	head := []string{"NAME", "STATE", "WORKERS", "BUSY", "CALLS", "PENDING", "DONE", "FUNCTIONS", "COMMAND"}
+	return newListCommand(g, "pools", "List the pools", head, cobra.NoArgs,
+		func(ctx context.Context, c *client.Client, _ string) ([]*pb.Pool, error) { return c.Pools(ctx) },
+		func(p *pb.Pool, _ time.Time) []any {
+			var functions []string
+			for _, f := range p.GetFunctions() {
+				functions = append(functions, f.GetName())
+			}
+			state := enumName(p.GetState().String(), "POOL_STATE_")
+			if exit := p.GetLastExit(); exit != nil && p.GetState() == pb.PoolState_POOL_STATE_DEGRADED {
+				state += " (" + exit.GetReason() + ")"
+			}
+			return []any{p.GetName(), state, p.GetWorkers(), p.GetBusy(), p.GetCalls(), p.GetPendingTasks(), p.GetDoneTasks(),
+				strings.Join(functions, ","), shorten(strings.Join(p.GetCommand(), " "), 60)}
+		})
+}
+
+func newWorkersCommand(g *globals) *cobra.Command {
+	head := []string{"NAME", "PID", "STATE", "AGE", "DONE", "CALL", "INDEX", "SINCE"}
+	return newListCommand(g, "workers [POOL]", "List the workers, of one pool or of all", head, cobra.MaximumNArgs(1),
+		func(ctx context.Context, c *client.Client, pool string) ([]*pb.Worker, error) {
+			return c.Workers(ctx, pool)
+		},
+		func(w *pb.Worker, now time.Time) []any {
+			row := []any{w.GetName(), w.GetPid(), enumName(w.GetState().String(), "WORKER_STATE_"), since(w.GetStarted(), now), w.GetDoneTasks()}
+			if w.GetCallId() == "" {
+				return append(row, "-", "-", "-")
+			}
+			return append(row, w.GetCallId(), w.GetIndex(), since(w.GetSince(), now))
+		})
+}
+
+func newCallsCommand(g *globals) *cobra.Command {
+	head := []string{"ID", "POOL", "FUNCTION", "UID", "PID", "PROGRAM", "LABEL", "AGE", "ACCEPTED", "RUNNING", "DONE", "FAILED", "OLDEST"}
+	return newListCommand(g, "calls [POOL]", "List the calls that run, of one pool or of all", head, cobra.MaximumNArgs(1),
+		func(ctx context.Context, c *client.Client, pool string) ([]*pb.Call, error) {
+			return c.Calls(ctx, pool)
+		},
+		func(c *pb.Call, now time.Time) []any {
+			oldest := "-"
+			if c.GetOldestSince() != nil {
+				oldest = fmt.Sprintf("%d for %s", c.GetOldestIndex(), since(c.GetOldestSince(), now))
+			}
+			return []any{c.GetId(), c.GetPool(), c.GetFunction(), c.GetUid(), c.GetPid(), c.GetProgram(), c.GetLabel(), since(c.GetStarted(), now),
+				c.GetAcceptedTasks(), c.GetRunningTasks(), c.GetDoneTasks(), c.GetFailedTasks(), oldest}
+		})
+}
+
+// newListCommand is a command that lists messages, as a table or as JSON.
+func newListCommand[M proto.Message](g *globals, use, short string, head []string, args cobra.PositionalArgs,
+	list func(ctx context.Context, c *client.Client, pool string) ([]M, error), row func(m M, now time.Time) []any,
+) *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   use,
+		Short: short,
+		Args:  args,
+	}
+	cmd.RunE = func(_ *cobra.Command, args []string) error {
+		if output != "table" && output != "json" {
+			return fmt.Errorf("-o %s: the output is table or json", output)
+		}
+		return withClient(g, func(ctx context.Context, c *client.Client, args []string) error {
+			messages, err := list(ctx, c, strings.Join(args, ""))
+			if err != nil {
+				return err
+			}
+			if output == "json" {
+				return writeJSONList(cmd.OutOrStdout(), messages)
+			}
+			return writeTable(cmd.OutOrStdout(), head, messages, row)
+		})(cmd, args)
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json")
+	return cmd
+}
+
+func writeTable[M proto.Message](w io.Writer, head []string, messages []M, row func(M, time.Time) []any) error {
+	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(table, strings.Join(head, "\t")) // the table keeps an error for Flush
+	now := time.Now()
+	for _, m := range messages {
+		cells := row(m, now)
+		for i, c := range cells {
+			if i > 0 {
+				fmt.Fprint(table, "\t")
+			}
+			s := fmt.Sprint(c)
+			if s == "" {
+				s = "-"
+			}
+			fmt.Fprint(table, s)
+		}
+		fmt.Fprintln(table)
+	}
+	return table.Flush()
+}
+
+// writeJSONList writes one JSON list, its messages in the form that grpcurl shows.
+func writeJSONList[M proto.Message](w io.Writer, messages []M) error {
+	var b strings.Builder
+	b.WriteString("[")
+	for i, m := range messages {
+		if i > 0 {
+			b.WriteString(",")
+		}
+		j, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(m)
+		if err != nil {
+			return err
+		}
+		b.WriteString("\n")
+		b.Write(j)
+	}
+	b.WriteString("]\n")
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func enumName(s, prefix string) string { return strings.ToLower(strings.TrimPrefix(s, prefix)) }
+
+// since is how long ago t was, coarsely.
+func since(t *timestamppb.Timestamp, now time.Time) string {
+	if t == nil {
+		return "-"
+	}
+	d := now.Sub(t.AsTime())
+	switch {
+	case d < 10*time.Second:
+		return max(d, 0).Round(100 * time.Millisecond).String()
+	case d < time.Hour:
+		return d.Round(time.Second).String()
+	}
+	return d.Round(time.Minute).String()
+}

@@ -1,0 +1,334 @@
+package wire
+
+import (
+	"fmt"
+	"math/bits"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/encoding"
+	_ "google.golang.org/grpc/encoding/proto" // the codec for every other message
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+)
+
+// Codec is the gRPC codec of all our ends. It goes by the name "proto", because that is what it writes.
+//
+// A message given to it for sending must not be changed afterwards: large payloads are handed to the transport as they are.
+type Codec struct{}
+
+var generated = encoding.GetCodecV2("proto")
+
+// Name is the content subtype.
+func (Codec) Name() string { return "proto" }
+
+// message is one of the hot four, in the form of this package.
+type message interface {
+	size() int           // of the encoding, in bytes
+	encode(*encoder)     // appends size() bytes
+	decode([]byte) error // keeps references to the argument
+}
+
+// Marshal encodes v.
+func (Codec) Marshal(v any) (mem.BufferSlice, error) {
+	m, ok := v.(message)
+	if !ok {
+		return generated.Marshal(v)
+	}
+	n := m.size()
+	if n > MaxMessage {
+		return nil, status.Errorf(codes.ResourceExhausted, "message of %d bytes is over the limit of %d", n, MaxMessage)
+	}
+	e := encoder{left: n}
+	m.encode(&e)
+	return e.finish(), e.err
+}
+
+// Unmarshal decodes data into v.
+func (Codec) Unmarshal(data mem.BufferSlice, v any) error {
+	m, ok := v.(message)
+	if !ok {
+		return generated.Unmarshal(data, v)
+	}
+	if err := m.decode(own(data)); err != nil {
+		return status.Errorf(codes.InvalidArgument, "decode %T: %v", v, err)
+	}
+	return nil
+}
+
+// own makes the bytes of a received message ours: gRPC takes its buffers back when Unmarshal returns.
+func own(data mem.BufferSlice) []byte {
+	if len(data) == 1 && data[0].Len() >= refFrom {
+		data[0].Ref() // never freed, so the collector gets it and not gRPC's pool
+		return data[0].ReadOnlyData()
+	}
+	return data.Materialize()
+}
+
+// refFrom is the size from which payload is handed on by reference; below, a copy is cheaper than another buffer.
+const refFrom = 4 << 10
+
+// encoder collects an encoded message as a list of buffers: small things copied, large ones by reference.
+type encoder struct {
+	buf  []byte // what is being filled
+	out  mem.BufferSlice
+	left int // bytes still to come: how much to allocate, at most
+	err  error
+}
+
+func (e *encoder) grow(n int) {
+	if cap(e.buf)-len(e.buf) >= n {
+		return
+	}
+	e.flush()
+	e.buf = make([]byte, 0, max(n, min(e.left, 8<<10)))
+}
+
+func (e *encoder) flush() {
+	if len(e.buf) > 0 {
+		e.left -= len(e.buf)
+		e.out = append(e.out, mem.SliceBuffer(e.buf))
+		e.buf = e.buf[len(e.buf):]
+	}
+}
+
+func (e *encoder) finish() mem.BufferSlice {
+	e.flush()
+	return e.out
+}
+
+func (e *encoder) varint(num protowire.Number, v uint64) {
+	if v == 0 {
+		return
+	}
+	e.grow(20)
+	e.buf = protowire.AppendTag(e.buf, num, protowire.VarintType)
+	e.buf = protowire.AppendVarint(e.buf, v)
+}
+
+// prefix begins a field of n bytes.
+func (e *encoder) prefix(num protowire.Number, n int) {
+	e.grow(20)
+	e.buf = protowire.AppendTag(e.buf, num, protowire.BytesType)
+	e.buf = protowire.AppendVarint(e.buf, uint64(n))
+}
+
+func (e *encoder) bytes(b []byte) {
+	if len(b) >= refFrom {
+		e.flush()
+		e.left -= len(b)
+		e.out = append(e.out, mem.SliceBuffer(b))
+		return
+	}
+	e.grow(len(b))
+	e.buf = append(e.buf, b...)
+}
+
+// inline appends the fields of m without a frame of their own: they are fields of the message being encoded.
+func (e *encoder) inline(m proto.Message) {
+	b, err := proto.MarshalOptions{}.Marshal(m)
+	if err != nil {
+		e.err = err
+		return
+	}
+	e.bytes(b)
+}
+
+func (e *encoder) message(num protowire.Number, m proto.Message) {
+	b, err := proto.MarshalOptions{}.Marshal(m)
+	if err != nil {
+		e.err = err
+		return
+	}
+	e.prefix(num, len(b))
+	e.bytes(b)
+}
+
+func messageSize(num protowire.Number, m proto.Message) int { return fieldSize(num, proto.Size(m)) }
+
+// fieldSize is the size of a field with n bytes of content.
+func fieldSize(num protowire.Number, n int) int {
+	return protowire.SizeTag(num) + protowire.SizeBytes(n)
+}
+
+func varintSize(num protowire.Number, v uint64) int {
+	if v == 0 {
+		return 0
+	}
+	return protowire.SizeTag(num) + protowire.SizeVarint(v)
+}
+
+func sizeVarint(v uint64) int { return (9*bits.Len64(v|1) + 64) / 64 }
+
+func packedSize[T uint32 | uint64](list []T) (n int) {
+	for _, v := range list {
+		n += sizeVarint(uint64(v))
+	}
+	return n
+}
+
+// packed appends list as one packed field whose content has n bytes.
+func packed[T uint32 | uint64](e *encoder, num protowire.Number, list []T, n int) {
+	if len(list) == 0 {
+		return
+	}
+	e.prefix(num, n)
+	e.grow(n)
+	b := e.buf
+	for _, v := range list {
+		u := uint64(v)
+		for u >= 0x80 {
+			b = append(b, byte(u)|0x80)
+			u >>= 7
+		}
+		b = append(b, byte(u))
+	}
+	e.buf = b
+}
+
+func (b *Batch) present() bool { return b.Sizes != nil || b.Count != 0 }
+
+func (b *Batch) size() (n int) {
+	if len(b.Data) > 0 {
+		n += fieldSize(1, len(b.Data))
+	}
+	if len(b.Sizes) > 0 {
+		n += fieldSize(2, packedSize(b.Sizes))
+	} else {
+		n += varintSize(3, uint64(b.ItemSize)) + varintSize(4, uint64(b.Count))
+	}
+	return n
+}
+
+// encode appends the batch as field num.
+func (b *Batch) encode(e *encoder, num protowire.Number) {
+	if !b.present() {
+		return
+	}
+	e.prefix(num, b.size())
+	if len(b.Data) > 0 {
+		e.prefix(1, len(b.Data))
+		e.bytes(b.Data)
+	}
+	if len(b.Sizes) > 0 {
+		packed(e, 2, b.Sizes, packedSize(b.Sizes))
+		return
+	}
+	e.varint(3, uint64(b.ItemSize))
+	e.varint(4, uint64(b.Count))
+}
+
+func batchSize(num protowire.Number, b *Batch) int {
+	if !b.present() {
+		return 0
+	}
+	return fieldSize(num, b.size())
+}
+
+// fields walks over the fields of an encoded message. f gets the content of a bytes field, or the number of a varint field; raw
+// is the whole field. Fields of other types are handed over raw as well.
+func fields(b []byte, f func(num protowire.Number, typ protowire.Type, v uint64, content, raw []byte) error) error {
+	for len(b) > 0 {
+		num, typ, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			return protowire.ParseError(n)
+		}
+		var v uint64
+		var content []byte
+		var m int
+		switch typ {
+		case protowire.VarintType:
+			v, m = protowire.ConsumeVarint(b[n:])
+		case protowire.BytesType:
+			content, m = protowire.ConsumeBytes(b[n:])
+		default:
+			m = protowire.ConsumeFieldValue(num, typ, b[n:])
+		}
+		if m < 0 {
+			return protowire.ParseError(m)
+		}
+		if err := f(num, typ, v, content, b[:n+m]); err != nil {
+			return err
+		}
+		b = b[n+m:]
+	}
+	return nil
+}
+
+// list appends the numbers of a packed or single field to dst.
+func list[T uint32 | uint64](dst []T, typ protowire.Type, v uint64, content []byte) ([]T, error) {
+	if typ == protowire.VarintType {
+		return append(dst, T(v)), nil
+	}
+	if typ != protowire.BytesType {
+		return dst, errTruncated
+	}
+	if dst == nil {
+		n := 0
+		for _, c := range content {
+			if c < 0x80 {
+				n++
+			}
+		}
+		dst = make([]T, 0, n)
+	}
+	for i := 0; i < len(content); {
+		if c := content[i]; c < 0x80 { // nearly all of them
+			dst = append(dst, T(c))
+			i++
+			continue
+		}
+		v, n := protowire.ConsumeVarint(content[i:])
+		if n < 0 {
+			return dst, protowire.ParseError(n)
+		}
+		dst = append(dst, T(v))
+		i += n
+	}
+	return dst, nil
+}
+
+func (b *Batch) decode(buf []byte) error {
+	*b = Batch{}
+	err := fields(buf, func(num protowire.Number, typ protowire.Type, v uint64, content, _ []byte) (err error) {
+		switch {
+		case num == 1 && typ == protowire.BytesType:
+			b.Data = content
+		case num == 2:
+			b.Sizes, err = list(b.Sizes, typ, v, content)
+		case num == 3 && typ == protowire.VarintType:
+			b.ItemSize = uint32(v)
+		case num == 4 && typ == protowire.VarintType:
+			b.Count = uint32(v)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if len(b.Sizes) == 0 {
+		b.Sizes = nil
+	} else {
+		b.ItemSize = 0 // sizes win, as the protocol says
+	}
+	if err := b.Check(); err != nil {
+		return err
+	}
+	if b.Sizes != nil {
+		b.Count = 0
+	}
+	return nil
+}
+
+// unmarshalNew decodes a message into a new T.
+func unmarshalNew[T any, P interface {
+	*T
+	proto.Message
+}](content []byte) (P, error) {
+	p := P(new(T))
+	if err := proto.Unmarshal(content, p); err != nil {
+		return nil, fmt.Errorf("decode %s: %w", p.ProtoReflect().Descriptor().Name(), err)
+	}
+	return p, nil
+}

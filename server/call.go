@@ -1,0 +1,467 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	pb "github.com/procpool/procpool/proto/procpool/v1"
+	"github.com/procpool/procpool/proto/wire"
+	"github.com/procpool/procpool/server/internal/sched"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
+)
+
+// call is a Map, ApplyAsync or Apply on its way. Three parties share it: the pool's owner delivers outcomes, the RPC's handler
+// sends them, and a receiver takes items in. What they share is under mu.
+type call struct {
+	id      string // 32 hex digits
+	key     sched.CallID
+	spec    sched.CallSpec
+	label   string
+	peer    peerInfo
+	started time.Time
+	json    bool // items came as JSON, and results go back as such
+
+	mu      sync.Mutex
+	next    wire.CallResponse // outcomes that wait for the handler
+	tasks   int               // in next
+	bytes   int               // of results in next
+	credits []outputCredit    // for task output in next
+	waiting bool              // next has something
+	done    bool              // nothing more will come
+	refused *refusal          // why there was nothing
+	awake   chan struct{}     // one slot: waiting or done
+
+	// The window: what has been accepted and not yet been written back to the client. The receiver reads no more while it is full.
+	heldItems int
+	heldBytes int
+	room      chan struct{} // one slot: the window has room again
+
+	added uint64     // items so far; owned by the receiver
+	named []*segment // segments with ids that have tasks without outcome, oldest first
+}
+
+// outputCredit is task output whose worker may send as much again once the client has it.
+type outputCredit struct {
+	worker *worker
+	n      int
+}
+
+func newCall(id string, spec sched.CallSpec, label string, peer peerInfo) *call {
+	return &call{
+		id: id, spec: spec, label: label, peer: peer, started: time.Now(),
+		awake: make(chan struct{}, 1), room: make(chan struct{}, 1),
+	}
+}
+
+// newCallID makes an id for a call whose client has not chosen one.
+func newCallID() string {
+	var b [16]byte
+	if _, err := rand.Read(b[:]); err != nil {
+		panic(err) // crypto/rand never fails on a system that runs
+	}
+	return hex.EncodeToString(b[:])
+}
+
+// The following are called by the pool's owner.
+
+// accepted says that the call has begun.
+func (c *call) accepted(encoding string) {
+	c.mu.Lock()
+	c.next.Accepted = &pb.CallAccepted{CallId: c.id, Encoding: encoding}
+	c.waiting = true
+	c.mu.Unlock()
+	c.flush()
+}
+
+// deliver adds outcomes.
+func (c *call) deliver(p *pool, d *sched.Delivery) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.waiting = true
+	c.tasks += d.N
+	c.bytes += d.Bytes
+	for i := range d.Parts {
+		part := &d.Parts[i]
+		c.heldBytes -= part.Bytes
+		part.Ref.(*segment).left -= part.N
+	}
+	for len(c.named) > 0 && c.named[0].left == 0 {
+		c.named = c.named[1:]
+	}
+	if d.Outcome == sched.Value {
+		c.deliverReport(p, d)
+		return
+	}
+	f := pb.Failure{Outcome: pb.Outcome(d.Outcome), Attempts: uint32(d.Attempts)}
+	if d.Worker != 0 {
+		f.Worker = p.workerName(d.Worker)
+	}
+	f.WorkerExit, _ = d.Why.(*pb.WorkerExit)
+	f.Message = explain(d, f.WorkerExit)
+	for i := range d.Parts {
+		part := &d.Parts[i]
+		seg := part.Ref.(*segment)
+		for k := range part.N {
+			c.next.Failures = append(c.next.Failures, &pb.Failure{
+				Index: seg.index(part.Seq+uint64(k), part.From+k), Outcome: f.Outcome, Attempts: f.Attempts, Message: f.Message,
+				Worker: f.Worker, WorkerExit: f.WorkerExit,
+			})
+		}
+	}
+}
+
+// deliverReport adds what a worker reported: a run of tasks, most of them with values.
+func (c *call) deliverReport(p *pool, d *sched.Delivery) {
+	r := d.Report.Ref.(*wire.ChunkResults)
+	values := valueCursor{batch: &r.Values, failures: r.Failures, place: int(r.First)}
+	values.skip(d.First - int(r.First))
+	for i := range d.Parts {
+		part := &d.Parts[i]
+		seg := part.Ref.(*segment)
+		for left, done := part.N, 0; left > 0; {
+			n, failure := values.run(left)
+			seq, place := part.Seq+uint64(done), part.From+done
+			if failure != nil {
+				c.next.Failures = append(c.next.Failures, taskFailure(seg.index(seq, place), failure, d, p.workerName(d.Worker)))
+				n = 1
+			} else {
+				c.addValues(seg, seq, place, uint32(d.Attempts), values.take(n))
+			}
+			left -= n
+			done += n
+		}
+	}
+}
+
+// addValues adds the results of tasks that follow each other.
+func (c *call) addValues(seg *segment, seq uint64, place int, attempts uint32, values wire.Batch) {
+	n := values.Len()
+	if attempts == 1 {
+		attempts = 0 // as the protocol has it
+	}
+	if list := c.next.Results; len(list) > 0 && len(values.Data) < maxMerge {
+		// Small ones go together, so that a message of a thousand small results has one frame and not a thousand.
+		last := &list[len(list)-1]
+		follows := seg.ids == nil && last.Indexes == nil && last.First+uint64(last.Values.Len()) == seq
+		if (follows || (seg.ids != nil && last.Indexes != nil)) && last.Attempts == attempts && len(last.Values.Data) < maxMerge {
+			if last.Values.Data != nil && cap(last.Values.Data) == len(last.Values.Data) {
+				last.Values = grown(&last.Values) // it is still a view of a worker's message
+			}
+			last.Values.AppendRange(&values, 0, n, 0)
+			if seg.ids != nil {
+				last.Indexes = append(last.Indexes, seg.ids[place:place+n]...)
+			}
+			return
+		}
+	}
+	r := wire.Results{First: seq, Attempts: attempts, Values: values}
+	if seg.ids != nil {
+		r.First = 0
+		r.Indexes = seg.ids[place : place+n : place+n]
+	}
+	c.next.Results = append(c.next.Results, r)
+}
+
+// maxMerge is up to which size results are copied together.
+const maxMerge = 16 << 10
+
+// grown is a copy of b with room for more.
+func grown(b *wire.Batch) wire.Batch {
+	g := wire.Batch{Data: make([]byte, 0, max(4096, 2*len(b.Data)))}
+	g.AppendRange(b, 0, b.Len(), 0)
+	return g
+}
+
+// valueCursor walks over the results of a chunk, in which values and failures take turns.
+type valueCursor struct {
+	batch    *wire.Batch
+	failures []*pb.TaskFailure
+	place    int // of the next task in its chunk
+	i        int // next value
+	off      int // where it begins
+}
+
+// run is how many of the next n tasks have values; or the failure of the next task.
+func (v *valueCursor) run(n int) (int, *pb.TaskFailure) {
+	if len(v.failures) > 0 {
+		next := int(v.failures[0].Offset) - v.place
+		if next <= 0 {
+			f := v.failures[0]
+			v.failures = v.failures[1:]
+			v.place++
+			return 1, f
+		}
+		n = min(n, next)
+	}
+	return n, nil
+}
+
+// take is the next n values.
+func (v *valueCursor) take(n int) wire.Batch {
+	size := 0
+	if v.batch.Sizes == nil {
+		size = n * int(v.batch.ItemSize)
+	} else {
+		for _, s := range v.batch.Sizes[v.i : v.i+n] {
+			size += int(s)
+		}
+	}
+	b := v.batch.Slice(v.i, n, v.off, size)
+	v.i += n
+	v.off += size
+	v.place += n
+	return b
+}
+
+// skip passes over n tasks.
+func (v *valueCursor) skip(n int) {
+	for n > 0 {
+		k, failure := v.run(n)
+		if failure == nil {
+			v.take(k)
+		}
+		n -= k
+	}
+}
+
+// taskFailure is a failure that a worker reported, for the client.
+func taskFailure(index uint64, f *pb.TaskFailure, d *sched.Delivery, worker string) *pb.Failure {
+	out := &pb.Failure{Index: index, Outcome: f.Outcome, Attempts: uint32(d.Attempts), TaskError: f.Error, Worker: worker}
+	switch {
+	case f.Error != nil:
+		out.Message = f.Error.Message
+	case f.Outcome == pb.Outcome_OUTCOME_TIMEOUT:
+		out.Message = "the task ran into its timeout"
+	case f.Outcome == pb.Outcome_OUTCOME_CANCELLED:
+		out.Message = "the task was cancelled"
+	}
+	return out
+}
+
+// explain says in one line why tasks have no result, when it was not their function that said so.
+func explain(d *sched.Delivery, exit *pb.WorkerExit) string {
+	switch {
+	case d.Reason == sched.BootFailure:
+		return "the workers do not start: " + describeExit(exit)
+	case exit != nil:
+		return describeExit(exit)
+	}
+	switch d.Reason {
+	case sched.QueueTimedOut:
+		return "no worker was free within the queue timeout"
+	case sched.TaskTimedOut:
+		return "the task ran into its timeout"
+	case sched.PoolTerminated:
+		return "the pool was terminated"
+	case sched.Stopping:
+		return "the daemon is stopping"
+	case sched.TooLarge:
+		return fmt.Sprintf("the item is over the limit of %d bytes", wire.MaxItem)
+	default:
+		return "the task was cancelled"
+	}
+}
+
+// output adds output of a running task.
+func (c *call) output(o *pb.TaskOutput, w *worker) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.done {
+		w.out.credit(len(o.Data))
+		w.out.flush()
+		return
+	}
+	c.next.Outputs = append(c.next.Outputs, o)
+	c.credits = append(c.credits, outputCredit{w, len(o.Data)})
+	c.waiting = true
+}
+
+// end says that nothing more will come.
+func (c *call) end(err *refusal) {
+	c.mu.Lock()
+	c.done, c.refused = true, err
+	c.mu.Unlock()
+	c.flush()
+	c.signalRoom()
+}
+
+// flush wakes the handler.
+func (c *call) flush() {
+	select {
+	case c.awake <- struct{}{}:
+	default:
+	}
+}
+
+func (c *call) signalRoom() {
+	select {
+	case c.room <- struct{}{}:
+	default:
+	}
+}
+
+// The following are called by the RPC's handler and its receiver.
+
+// portion is what the handler sends in one message.
+type portion struct {
+	response wire.CallResponse
+	tasks    int
+	bytes    int
+	credits  []outputCredit
+}
+
+// take is what has come together since the last message. done: there is no more after it.
+func (c *call) take() (m *portion, done bool, err *refusal) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.waiting {
+		m = &portion{response: c.next, tasks: c.tasks, bytes: c.bytes, credits: c.credits}
+		c.next, c.tasks, c.bytes, c.credits, c.waiting = wire.CallResponse{}, 0, 0, nil, false
+	}
+	return m, c.done, c.refused
+}
+
+// written is the news that the client has been sent a portion.
+func (c *call) written(p *pool, m *portion) {
+	c.mu.Lock()
+	c.heldItems -= m.tasks
+	c.mu.Unlock()
+	c.signalRoom()
+	if m.tasks == 0 && len(m.credits) == 0 {
+		return
+	}
+	p.post(func(now time.Time) {
+		p.core.Written(now, c.key, m.tasks, m.bytes)
+		for _, o := range m.credits {
+			o.worker.out.credit(o.n)
+			o.worker.out.flush()
+		}
+	})
+}
+
+// hold waits until the window has room, then takes n items of so many bytes into it.
+func (c *call) hold(ctx context.Context, s *Server) error {
+	for {
+		c.mu.Lock()
+		room := c.heldItems < s.cfg.WindowItems && c.heldBytes < s.cfg.WindowBytes || c.heldItems == 0 || c.done
+		c.mu.Unlock()
+		if room {
+			return nil
+		}
+		select {
+		case <-c.room:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// receive takes items in until the client has no more. It ends with the stream, or when it has found the stream wrong.
+func (c *call) receive(ctx context.Context, s *Server, p *pool, stream grpc.ServerStream, first *wire.CallRequest) {
+	m := first
+	for {
+		if err := c.add(p, m); err != nil {
+			c.refuse(p, err)
+			return
+		}
+		if c.hold(ctx, s) != nil {
+			return // the handler sees the same
+		}
+		m = &wire.CallRequest{}
+		err := stream.RecvMsg(m)
+		if errors.Is(err, io.EOF) {
+			p.post(func(now time.Time) { p.core.EndInput(now, c.key) })
+			return
+		}
+		if err != nil {
+			if ctx.Err() == nil {
+				c.refuse(p, badRequest("%s", status.Convert(err).Message()))
+			}
+			return
+		}
+		if m.Settings != nil {
+			c.refuse(p, badRequest("settings are allowed in the first message of a call only"))
+			return
+		}
+	}
+}
+
+// refuse ends the call because its client made a mistake.
+func (c *call) refuse(p *pool, err *refusal) {
+	p.post(func(now time.Time) {
+		p.core.Cancel(now, c.key, sched.CallCancelled)
+		p.endCall(c.key, err)
+	})
+}
+
+// add gives the items of a message to the pool.
+func (c *call) add(p *pool, m *wire.CallRequest) *refusal {
+	if m.JSON != nil {
+		if !c.json {
+			return badRequest("a call has either items or json, not both")
+		}
+		if err := itemsFromJSON(m); err != nil {
+			return err
+		}
+	}
+	n := m.Items.Len()
+	if m.IDs != nil && len(m.IDs) != n {
+		return badRequest("%d ids for %d items", len(m.IDs), n)
+	}
+	if n == 0 {
+		return nil
+	}
+	seg := &segment{batch: m.Items, ids: m.IDs, first: c.added, left: n}
+	c.added += uint64(n)
+	c.mu.Lock()
+	c.heldItems += n
+	c.heldBytes += len(m.Items.Data)
+	if seg.ids != nil {
+		c.named = append(c.named, seg)
+	}
+	c.mu.Unlock()
+	items := sched.Items{N: n, Sizes: m.Items.Sizes, ItemSize: m.Items.ItemSize, Ref: seg}
+	p.post(func(now time.Time) { p.core.Add(now, c.key, items) })
+	return nil
+}
+
+// seqs are the numbers of the tasks that the caller calls so. Tasks that have had their outcome are left out.
+func (c *call) seqs(indexes []uint64) []uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.named) == 0 {
+		return indexes
+	}
+	wanted := make(map[uint64]bool, len(indexes))
+	for _, i := range indexes {
+		wanted[i] = true
+	}
+	var seqs []uint64
+	for _, seg := range c.named {
+		for place, id := range seg.ids {
+			if wanted[id] {
+				seqs = append(seqs, seg.first+uint64(place))
+			}
+		}
+	}
+	return seqs
+}
+
+// index is what the caller calls task seq.
+func (c *call) index(seq uint64) uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, seg := range c.named {
+		if seq >= seg.first && seq < seg.first+uint64(len(seg.ids)) {
+			return seg.ids[seq-seg.first]
+		}
+	}
+	return seq
+}

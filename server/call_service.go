@@ -1,0 +1,227 @@
+package server
+
+import (
+	"context"
+	"regexp"
+	"slices"
+	"time"
+
+	pb "github.com/procpool/procpool/proto/procpool/v1"
+	"github.com/procpool/procpool/proto/wire"
+	"github.com/procpool/procpool/server/internal/sched"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+// Map applies a function to items that stream in.
+func (ps *poolService) Map(stream grpc.BidiStreamingServer[pb.MapRequest, pb.MapResponse]) error {
+	return ps.server.serveCall(stream, false)
+}
+
+// ApplyAsync is many independent tasks on one stream.
+func (ps *poolService) ApplyAsync(stream grpc.BidiStreamingServer[pb.ApplyAsyncRequest, pb.ApplyAsyncResponse]) error {
+	return ps.server.serveCall(stream, true)
+}
+
+// serveCall is a call's life on its stream.
+func (s *Server) serveCall(stream grpc.ServerStream, single bool) error {
+	ctx := stream.Context()
+	first := &wire.CallRequest{}
+	if err := stream.RecvMsg(first); err != nil {
+		return err
+	}
+	if first.Settings == nil {
+		return badRequest("the first message of a call must name its pool and its function, before or together with the first items")
+	}
+	c, p, err := s.openCall(ctx, first.Settings, single, first.JSON != nil)
+	if err != nil {
+		return err
+	}
+	s.receivers.Go(func() { c.receive(ctx, s, p, stream, first) }) // ends with the stream, at the latest
+	for {
+		select {
+		case <-c.awake:
+		case <-ctx.Done():
+			p.post(func(now time.Time) { p.cancel(now, c, nil) })
+			return context.Cause(ctx)
+		}
+		for {
+			m, done, refused := c.take()
+			if refused != nil {
+				return refused
+			}
+			if m == nil && done {
+				return nil
+			}
+			if m == nil {
+				break
+			}
+			if a := m.response.Accepted; a != nil {
+				a.WindowItems, a.WindowBytes = uint32(s.cfg.WindowItems), uint64(s.cfg.WindowBytes)
+			}
+			if c.json {
+				forPeople(&m.response)
+			}
+			if err := sendPortion(stream, &m.response); err != nil {
+				p.post(func(now time.Time) { p.cancel(now, c, nil) })
+				return err
+			}
+			c.written(p, m)
+		}
+	}
+}
+
+// sendPortion sends outcomes, in as many messages as the limit of a message asks for.
+func sendPortion(stream grpc.ServerStream, m *wire.CallResponse) error {
+	n, bytes := 0, 0
+	for n < len(m.Results) && (n == 0 || bytes+len(m.Results[n].Values.Data) <= maxBatch) {
+		bytes += len(m.Results[n].Values.Data)
+		n++
+	}
+	if n == len(m.Results) {
+		return stream.SendMsg(m)
+	}
+	rest := *m
+	rest.Accepted, rest.Outputs = nil, nil // outputs come before the outcomes of their tasks
+	rest.Results = m.Results[n:]
+	m.Results, m.Failures = m.Results[:n:n], nil
+	if err := stream.SendMsg(m); err != nil {
+		return err
+	}
+	return sendPortion(stream, &rest)
+}
+
+// Apply is one task.
+func (ps *poolService) Apply(ctx context.Context, r *pb.ApplyRequest) (*pb.ApplyResponse, error) {
+	s := ps.server
+	m := &wire.CallRequest{}
+	if r.Json != nil {
+		if len(r.Item) > 0 {
+			return nil, badRequest("a request has either item or json, not both")
+		}
+		item, err := jsonItem(r.Json)
+		if err != nil {
+			return nil, badRequest("json: %v", err)
+		}
+		r.Item = item
+	}
+	m.Items.Append(r.Item)
+	c, p, err := s.openCall(ctx, &pb.MapRequest{
+		Pool: r.Pool, Function: r.Function, TaskTimeout: r.TaskTimeout, QueueTimeout: r.QueueTimeout, MaxAttempts: r.MaxAttempts,
+		RetryOn: r.RetryOn, Label: r.Label, CallId: r.CallId,
+	}, true, r.Json != nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.add(p, m); err != nil {
+		return nil, err
+	}
+	p.post(func(now time.Time) { p.core.EndInput(now, c.key) })
+	for {
+		select {
+		case <-c.awake:
+		case <-ctx.Done():
+			p.post(func(now time.Time) { p.cancel(now, c, nil) })
+			return nil, context.Cause(ctx)
+		}
+		m, _, refused := c.take()
+		if refused != nil {
+			return nil, refused
+		}
+		if m == nil {
+			continue
+		}
+		c.written(p, m)
+		if m.tasks > 0 {
+			return applyResponse(c, &m.response), nil
+		}
+	}
+}
+
+var callID = regexp.MustCompile(`^[0-9a-f]{32}$`)
+
+// openCall checks a call's settings and gives the call to its pool.
+func (s *Server) openCall(ctx context.Context, m *pb.MapRequest, single, json bool) (*call, *pool, error) {
+	if s.stopping() {
+		return nil, nil, errStopping
+	}
+	if m.Pool == "" {
+		return nil, nil, badRequest("pool is missing: which pool?")
+	}
+	if m.Function == "" {
+		return nil, nil, badRequest("function is missing: which function of pool %q?", m.Pool)
+	}
+	p, err := s.pool(m.Pool)
+	if err != nil {
+		return nil, nil, err
+	}
+	spec, refused := callSpec(ctx, m, single)
+	if refused != nil {
+		return nil, nil, refused
+	}
+	peer := peerOf(ctx)
+	spec.UID = peer.uid
+	if json {
+		spec.Encoding = "json"
+	}
+	id := m.CallId
+	if id == "" {
+		id = newCallID()
+	}
+	c := newCall(id, spec, m.Label, peer)
+	c.json = json
+	if refused := s.rememberCall(p, c); refused != nil {
+		return nil, nil, refused
+	}
+	posted := p.post(func(now time.Time) {
+		p.lastCall++
+		c.key = p.lastCall
+		c.spec.ID = c.key
+		p.calls[c.key] = c
+		p.byID[c.id] = c
+		p.core.Open(now, c.spec)
+	})
+	if !posted {
+		s.forgetCall(id)
+		return nil, nil, refuse(pb.Reason_REASON_POOL_CLOSED, "pool %q has been closed and takes no new calls", p.name).of(p.name)
+	}
+	return c, p, nil
+}
+
+// callSpec is a call's settings in the words of the core.
+func callSpec(ctx context.Context, m *pb.MapRequest, single bool) (sched.CallSpec, *refusal) {
+	spec := sched.CallSpec{Function: m.Function, Single: single, ChunkSize: int(m.ChunkSize), MaxAttempts: int(max(1, m.MaxAttempts))}
+	if m.ChunkSize < 0 {
+		return spec, badRequest("chunk_size is %d; give at least 1, or 0 to have it found out", m.ChunkSize)
+	}
+	if m.MaxAttempts > 1000 {
+		return spec, badRequest("max_attempts is %d; at most 1000 are allowed", m.MaxAttempts)
+	}
+	if len(m.Label) > 200 {
+		return spec, badRequest("label has %d bytes; at most 200 are allowed", len(m.Label))
+	}
+	if m.CallId != "" && !callID.MatchString(m.CallId) {
+		return spec, badRequest("call_id is %.80q; it has 32 hex digits in lower case", m.CallId)
+	}
+	var refused *refusal
+	limit := func(name string, d *durationpb.Duration) time.Duration {
+		if d == nil {
+			return 0
+		}
+		if err := d.CheckValid(); err != nil || d.AsDuration() <= 0 {
+			refused = badRequest("%s is %v; it must be more than 0", name, d.AsDuration())
+		}
+		return d.AsDuration()
+	}
+	spec.TaskTimeout = limit("task_timeout", m.TaskTimeout)
+	spec.QueueTimeout = limit("queue_timeout", m.QueueTimeout)
+	retryable := []pb.Outcome{pb.Outcome_OUTCOME_WORKER_LOST, pb.Outcome_OUTCOME_TASK_ERROR, pb.Outcome_OUTCOME_TIMEOUT}
+	for _, o := range m.RetryOn {
+		if !slices.Contains(retryable, o) {
+			return spec, badRequest("retry_on has %v; allowed are OUTCOME_WORKER_LOST, OUTCOME_TASK_ERROR and OUTCOME_TIMEOUT", o)
+		}
+		spec.RetryOn |= 1 << o
+	}
+	spec.Deadline, _ = ctx.Deadline()
+	return spec, refused
+}

@@ -1,0 +1,81 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// Config is what a daemon needs to know. Only Dir must be given.
+type Config struct {
+	// Dir is the daemon's runtime directory. It is made with mode 0700 if it does not exist. The private worker socket lives in it,
+	// and the client socket unless Addr says otherwise.
+	Dir string
+
+	// Addr is the path of the client socket. Defaults to Dir/api.sock. A path has at most 107 bytes.
+	Addr string
+
+	// Listener is a client socket that somebody else has bound, systemd for example. It is not removed at the end.
+	// Defaults to none: the daemon binds Addr.
+	Listener net.Listener
+
+	// SocketMode is the mode of the client socket. Defaults to 0600.
+	SocketMode os.FileMode
+
+	// Embedded says that the daemon lives inside its only client's program.
+	Embedded bool
+
+	// InProcess serves workers by goroutines of this process, for debuggers and unit tests: no isolation at all.
+	InProcess bool
+
+	// DrainTimeout is how long accepted calls may go on when the daemon is told to stop. Defaults to 60 s.
+	DrainTimeout time.Duration
+
+	// WindowItems and WindowBytes bound what the daemon holds of one call: items accepted, and bytes of items or results, whose
+	// outcome the client has not read. Default to 4,096 and 16 MiB.
+	WindowItems int
+	WindowBytes int
+
+	// Logger gets the daemon's log. Defaults to none.
+	Logger hclog.Logger
+}
+
+// withDefaults fills what is zero and reports everything that is wrong.
+func (c Config) withDefaults() (Config, error) {
+	var errs []error
+	if c.Dir == "" {
+		errs = append(errs, errors.New("the runtime directory is not set"))
+	} else if !filepath.IsAbs(c.Dir) {
+		errs = append(errs, fmt.Errorf("the runtime directory %q is not an absolute path", c.Dir))
+	}
+	if c.DrainTimeout < 0 {
+		errs = append(errs, fmt.Errorf("the drain timeout %v is negative", c.DrainTimeout))
+	}
+	if c.WindowItems < 0 || c.WindowBytes < 0 {
+		errs = append(errs, fmt.Errorf("the window of %d items and %d bytes is negative", c.WindowItems, c.WindowBytes))
+	}
+	if c.Addr == "" {
+		c.Addr = filepath.Join(c.Dir, "api.sock")
+	}
+	if c.SocketMode == 0 {
+		c.SocketMode = 0o600
+	}
+	if c.DrainTimeout == 0 {
+		c.DrainTimeout = 60 * time.Second
+	}
+	if c.WindowItems == 0 {
+		c.WindowItems = 4096
+	}
+	if c.WindowBytes == 0 {
+		c.WindowBytes = 16 << 20
+	}
+	if c.Logger == nil {
+		c.Logger = hclog.NewNullLogger()
+	}
+	return c, errors.Join(errs...)
+}

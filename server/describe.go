@@ -1,0 +1,118 @@
+package server
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	pb "github.com/procpool/procpool/proto/procpool/v1"
+	"github.com/procpool/procpool/server/internal/sched"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// This file answers questions about a pool, on its owner's goroutine.
+
+func (p *pool) workerName(id sched.WorkerID) string { return fmt.Sprintf("%s-%d", p.name, id) }
+
+func (p *pool) isOpen(ctx context.Context) (open bool, err error) {
+	err = p.ask(ctx, func(time.Time) {
+		s := p.core.State()
+		open = s == sched.Open || s == sched.Degraded
+	})
+	if err == errPoolEnded {
+		return false, nil
+	}
+	return open, err
+}
+
+// describe is the pool for people.
+func (p *pool) describe(ctx context.Context) (*pb.Pool, error) {
+	info := &pb.Pool{
+		Name: p.name, Workers: p.spec.Workers, Uid: p.uid, Created: timestamppb.New(p.created), Opened: p.opened,
+		Command: append([]string{p.spec.Program.GetPath()}, p.spec.Program.GetArgs()...), State: pb.PoolState_POOL_STATE_JOINED,
+	}
+	err := p.ask(ctx, func(time.Time) {
+		i := p.core.Info()
+		info.State = pb.PoolState(i.State)
+		info.Starting, info.Idle, info.Busy, info.Calls = uint32(i.Starting), uint32(i.Idle), uint32(i.Busy), uint32(i.Calls)
+		info.PendingTasks, info.DoneTasks = i.Pending, i.Done
+		info.LastExit = p.lastExit
+		for _, f := range i.Functions {
+			info.Functions = append(info.Functions, &pb.PoolFunction{Name: f.Name, Encoding: f.Encoding})
+		}
+	})
+	if err == errPoolEnded {
+		return info, nil
+	}
+	return info, err
+}
+
+func (p *pool) describeWorkers(ctx context.Context) (list []*pb.Worker, err error) {
+	err = p.ask(ctx, func(time.Time) {
+		for id, w := range p.workers {
+			info := &pb.Worker{
+				Name: w.name, Pool: p.name, Started: timestamppb.New(w.started), Identity: w.identity,
+				State: pb.WorkerState_WORKER_STATE_STOPPING, // unless the core still counts on it
+			}
+			if w.proc != nil {
+				info.Pid = int64(w.proc.Pid())
+			}
+			if i, ok := p.core.Worker(id); ok {
+				info.State, info.DoneTasks = pb.WorkerState(i.Activity), i.Done
+				if c := p.calls[i.Call]; c != nil {
+					info.CallId, info.Index, info.Attempt, info.Since = c.id, c.index(i.Seq), uint32(i.Attempt), timestamppb.New(i.Since)
+				}
+			}
+			list = append(list, info)
+		}
+	})
+	slices.SortFunc(list, func(a, b *pb.Worker) int {
+		return cmp.Or(a.Started.AsTime().Compare(b.Started.AsTime()), cmp.Compare(a.Name, b.Name))
+	})
+	return list, err
+}
+
+func (p *pool) describeCalls(ctx context.Context) (list []*pb.Call, err error) {
+	err = p.ask(ctx, func(time.Time) {
+		for _, i := range p.core.Calls() {
+			c := p.calls[i.ID]
+			if c == nil {
+				continue // its client has gone; what runs of it is being stopped
+			}
+			info := &pb.Call{
+				Id: c.id, Pool: p.name, Function: c.spec.Function, Uid: c.peer.uid, Pid: int64(c.peer.pid), Program: program(c.peer.pid),
+				Label: c.label, AcceptedTasks: i.Accepted, RunningTasks: uint64(i.Running), DoneTasks: i.Done, FailedTasks: i.Failed,
+				InputEnded: i.InputEnded, Started: timestamppb.New(c.started),
+			}
+			if !i.OldestSince.IsZero() {
+				info.OldestIndex, info.OldestSince = c.index(i.Oldest), timestamppb.New(i.OldestSince)
+			}
+			list = append(list, info)
+		}
+	})
+	return list, err
+}
+
+// program is the path of a process's executable, if it may be known.
+func program(pid int32) string {
+	if pid <= 0 {
+		return ""
+	}
+	path, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+	if err != nil {
+		return ""
+	}
+	return path
+}
+
+// cancel ends a call, or some tasks of it.
+func (p *pool) cancel(now time.Time, c *call, indexes []uint64) {
+	if len(indexes) == 0 {
+		p.core.Cancel(now, c.key, sched.CallCancelled)
+		return
+	}
+	p.core.CancelTasks(now, c.key, c.seqs(indexes))
+}

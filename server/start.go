@@ -1,0 +1,103 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"runtime"
+	"syscall"
+
+	pb "github.com/procpool/procpool/proto/procpool/v1"
+	"github.com/procpool/procpool/workerproc"
+)
+
+// usableCPUs is how many CPUs this process may use: its affinity, and the quota of its cgroup, rounded up.
+func usableCPUs() int { return runtime.GOMAXPROCS(0) }
+
+// checkProgram looks whether a pool's program can be started, so that its opener hears it at once and in a sentence.
+func (s *Server) checkProgram(prog *pb.Program) error {
+	if s.cfg.InProcess {
+		return nil
+	}
+	info, err := os.Stat(prog.Path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return refuse(pb.Reason_REASON_PROGRAM, "the program %s does not exist; if it was built by `go run`, it has been removed: build it with `go build`", prog.Path)
+	case err != nil:
+		return refuse(pb.Reason_REASON_PROGRAM, "the program cannot be used: %v", err)
+	case !info.Mode().IsRegular() || info.Mode()&0o111 == 0:
+		return refuse(pb.Reason_REASON_PROGRAM, "the program %s is not an executable file (mode %v)", prog.Path, info.Mode())
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && prog.Inode != 0 && (st.Ino != prog.Inode || uint64(st.Dev) != prog.Device) {
+		return refuse(pb.Reason_REASON_PROGRAM, "the program %s is another file here than for its client: it has been rebuilt since, or the two see different file systems", prog.Path)
+	}
+	if prog.Dir != "" {
+		if info, err := os.Stat(prog.Dir); err != nil {
+			return refuse(pb.Reason_REASON_PROGRAM, "the working directory cannot be used: %v", err)
+		} else if !info.IsDir() {
+			return refuse(pb.Reason_REASON_PROGRAM, "the working directory %s is not a directory", prog.Dir)
+		}
+	}
+	return nil
+}
+
+// start starts the process of a worker.
+func (s *Server) start(w *worker) (process, error) {
+	spec := w.pool.spec
+	boot := &pb.Bootstrap{
+		Socket: s.workers.path, Worker: w.name, Generation: uint64(w.id), Token: w.token[:], ProtocolMin: workerproc.ProtocolMin,
+		ProtocolMax: workerproc.ProtocolMax, StartTimeoutMs: uint32(spec.StartTimeout.AsDuration().Milliseconds()),
+	}
+	if s.cfg.InProcess {
+		return startInProcess(boot), nil
+	}
+	return workerproc.Start(workerproc.Spec{Program: spec.Program, Bootstrap: boot, Output: w.wrote})
+}
+
+// wrote gets a line that the worker wrote. It is called by the reader of its output, one line at a time.
+func (w *worker) wrote(line workerproc.Line) {
+	p := w.pool
+	if p.events != nil {
+		p.events.output(&pb.WorkerOutput{
+			Worker: w.name, Pid: int64(line.Pid), Stream: uint32(line.Stream), Line: line.Text, Truncated: line.Truncated, Partial: line.Partial,
+		})
+		return
+	}
+	p.log.Info("output", "worker", w.name, "pid", line.Pid, "stream", [...]string{1: "stdout", 2: "stderr"}[line.Stream], "line", string(line.Text))
+}
+
+// inProcess is a worker made of goroutines of this process. It can be asked to end, but not made to.
+type inProcess struct {
+	cancel context.CancelFunc
+	done   chan struct{}
+	err    error
+}
+
+func startInProcess(boot *pb.Bootstrap) *inProcess {
+	ctx, cancel := context.WithCancel(context.Background())
+	p := &inProcess{cancel: cancel, done: make(chan struct{})}
+	go func() { // waited for by Wait
+		defer close(p.done)
+		p.err = workerproc.ServeInProcess(ctx, boot)
+	}()
+	return p
+}
+
+func (p *inProcess) Pid() int   { return os.Getpid() }
+func (p *inProcess) Terminate() { p.cancel() }
+func (p *inProcess) Kill()      { p.cancel() }
+
+func (p *inProcess) Progress() (workerproc.Progress, bool) { return workerproc.Progress{}, false }
+
+func (p *inProcess) Wait() workerproc.Exit {
+	<-p.done
+	p.cancel()
+	exit := workerproc.Exit{Pid: os.Getpid()}
+	if p.err != nil {
+		exit.Code = 1
+		exit.CrashReport = []string{fmt.Sprint(p.err)}
+	}
+	return exit
+}

@@ -1,0 +1,332 @@
+package server
+
+import (
+	"crypto/rand"
+	"fmt"
+	"slices"
+	"time"
+
+	pb "github.com/procpool/procpool/proto/procpool/v1"
+	"github.com/procpool/procpool/proto/wire"
+	"github.com/procpool/procpool/server/internal/sched"
+	"github.com/procpool/procpool/workerproc"
+)
+
+// worker is what the pool keeps of a worker process. Its fields are owned by the pool's owner, but for out and attached.
+type worker struct {
+	id       sched.WorkerID
+	name     string // "POOL-NUMBER"
+	pool     *pool
+	token    [32]byte
+	started  time.Time
+	proc     process       // nil until the process has been started, and when that failed
+	identity string        // how surely the one that said Hello is the one that was started
+	out      outbox        // to the Attach stream
+	attached chan struct{} // closed when the Attach stream has been read to its end, or will never come
+	killed   sched.Reason  // why it was killed, if it was
+	refused  string        // why it was turned away, if it was
+}
+
+// process is a running worker process: workerproc.Process, or goroutines of this process.
+type process interface {
+	Pid() int
+	Terminate() // SIGTERM to its group
+	Kill()      // SIGKILL to its group
+	Wait() workerproc.Exit
+	Progress() (workerproc.Progress, bool)
+}
+
+// spawn starts a worker process. Forking takes a while, so it is not done here but by the goroutine that then waits for the process.
+func (p *pool) spawn(id sched.WorkerID) {
+	w := &worker{id: id, name: fmt.Sprintf("%s-%d", p.name, id), pool: p, started: time.Now(), attached: make(chan struct{})}
+	w.out.init()
+	if _, err := rand.Read(w.token[:]); err != nil {
+		panic(err) // crypto/rand never fails on a system that runs
+	}
+	p.workers[id] = w
+	p.server.expect(w)
+	p.procs.Go(w.live)
+}
+
+// live is a worker's life, from fork to reaping.
+func (w *worker) live() {
+	p := w.pool
+	proc, err := p.server.start(w)
+	if err != nil {
+		p.server.unexpect(w)
+		exit := &pb.WorkerExit{Worker: w.name, Reason: err.Error(), ExitCode: -1}
+		p.post(func(now time.Time) { w.gone(now, sched.Exit{Kind: sched.ExitAbnormal, Why: exit}, exit) })
+		return
+	}
+	p.post(func(now time.Time) {
+		w.proc = proc
+		p.core.Spawned(now, w.id)
+		if w.killed != 0 { // meanwhile
+			proc.Kill()
+		}
+	})
+	exit := proc.Wait()
+	if !p.server.unexpect(w) { // it has attached: what it still sent counts
+		select {
+		case <-w.attached:
+		case <-time.After(time.Second): // somebody else holds its socket open
+			w.out.close()
+		}
+	}
+	ended := schedExit(exit)
+	why := &pb.WorkerExit{
+		Worker: w.name, Pid: int64(exit.Pid), ExitCode: int32(exit.Code), Signal: exit.Signal, CoreDumped: exit.CoreDumped,
+		CrashReport: exit.CrashReport,
+	}
+	p.post(func(now time.Time) {
+		why.Reason = w.reason(exit)
+		if ended.Kind == sched.ExitAbnormal && w.refused != "" {
+			ended.Kind = sched.ExitPermanent
+		}
+		ended.Why = why
+		w.gone(now, ended, why)
+	})
+}
+
+// schedExit is the end of a process in the words of the core.
+func schedExit(exit workerproc.Exit) sched.Exit {
+	e := sched.Exit{Kind: sched.ExitAbnormal}
+	switch {
+	case exit.Signal == "" && exit.Code == 0:
+		e.Kind = sched.ExitClean
+	case exit.Code == workerproc.ExitConfig:
+		e.Kind = sched.ExitPermanent
+	}
+	if exit.Record != nil {
+		e.Known = true
+		e.Running, e.Chunk, e.Offset = exit.Record.Running, sched.ChunkID(exit.Record.Chunk), exit.Record.Offset
+		for i := range exit.Record.Results {
+			e.Recovered = append(e.Recovered, report(&exit.Record.Results[i]))
+		}
+	}
+	return e
+}
+
+// reason says in one line why a worker ended.
+func (w *worker) reason(exit workerproc.Exit) string {
+	how := exit.String()
+	if w.refused != "" {
+		return w.refused
+	}
+	if text, ok := killReasons[w.killed]; ok {
+		return text + ": " + how
+	}
+	return how
+}
+
+var killReasons = map[sched.Reason]string{
+	sched.NeverRegistered: "it did not say Hello within the start timeout",
+	sched.NeverReady:      "its init function did not return within the ready timeout",
+	sched.IgnoredStop:     "it did not stop when asked to",
+	sched.TaskTimedOut:    "a task ran into its timeout and did not return",
+	sched.CallCancelled:   "a task was cancelled and did not return",
+	sched.PoolTerminated:  "the pool was terminated",
+	sched.Stopping:        "the daemon is stopping",
+	sched.Misbehaved:      "it broke the worker protocol",
+}
+
+// describeExit is a WorkerExit in one line for a person.
+func describeExit(e *pb.WorkerExit) string {
+	if e == nil {
+		return "no worker has started yet"
+	}
+	s := e.Reason
+	if e.Worker != "" && e.Pid != 0 {
+		s = fmt.Sprintf("%s (worker %s, pid %d)", s, e.Worker, e.Pid)
+	}
+	if len(e.CrashReport) > 0 {
+		s += ": " + e.CrashReport[0]
+	}
+	return s
+}
+
+// gone is the end of a worker, on the owner's goroutine.
+func (w *worker) gone(now time.Time, exit sched.Exit, why *pb.WorkerExit) {
+	p := w.pool
+	delete(p.workers, w.id)
+	w.out.close()
+	if exit.Kind != sched.ExitClean && w.killed != sched.PoolTerminated {
+		p.lastExit = why
+		p.log.Warn("worker ended", "worker", w.name, "pid", why.Pid, "reason", why.Reason)
+	} else {
+		p.log.Debug("worker ended", "worker", w.name, "pid", why.Pid, "reason", why.Reason)
+	}
+	if p.events != nil {
+		p.events.exit(why)
+	}
+	p.core.Exited(now, w.id, exit)
+}
+
+// The following carry out effects, on the owner's goroutine.
+
+func (w *worker) dispatch(c *sched.Chunk) {
+	w.out.chunk(wire.Chunk{
+		ID: uint64(c.ID), Function: uint32(c.Function), Attempt: uint32(c.Attempt), Items: itemsOf(c.Parts),
+		TaskTimeoutNS: uint64(c.TaskTimeout), DeadlineUnixNS: unixNano(c.Deadline),
+	})
+}
+
+func unixNano(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
+}
+
+// itemsOf is the items of a chunk: a view of the message they came in, or a copy if they came in several.
+func itemsOf(parts []sched.Part) wire.Batch {
+	if len(parts) == 1 {
+		part := &parts[0]
+		return part.Ref.(*segment).batch.Slice(part.From, part.N, part.Off, part.Bytes)
+	}
+	var b wire.Batch
+	size := 0
+	for i := range parts {
+		size += parts[i].Bytes
+	}
+	b.Data = make([]byte, 0, size)
+	for i := range parts {
+		part := &parts[i]
+		b.AppendRange(&part.Ref.(*segment).batch, part.From, part.N, part.Off)
+	}
+	return b
+}
+
+func (w *worker) cancel(chunk sched.ChunkID, offset int) {
+	w.out.head(func(h *pb.AttachResponse) {
+		h.Cancels = append(h.Cancels, &pb.CancelTask{Chunk: uint64(chunk), Offset: uint32(offset)})
+	})
+}
+
+func (w *worker) revoke(chunk sched.ChunkID, from int) {
+	w.out.head(func(h *pb.AttachResponse) {
+		h.Revokes = append(h.Revokes, &pb.Revoke{Chunk: uint64(chunk), From: uint32(from)})
+	})
+}
+
+func (w *worker) stop() {
+	w.out.head(func(h *pb.AttachResponse) { h.Stop = &pb.Stop{} })
+}
+
+func (w *worker) signal(why sched.Reason) {
+	w.killed = why
+	if w.proc != nil {
+		w.pool.log.Info("SIGTERM to worker", "worker", w.name, "pid", w.proc.Pid(), "reason", killReasons[why])
+		w.proc.Terminate()
+	}
+}
+
+func (w *worker) kill(why sched.Reason) {
+	w.killed = why
+	if w.proc != nil {
+		w.pool.log.Debug("SIGKILL to worker", "worker", w.name, "pid", w.proc.Pid(), "reason", killReasons[why])
+		w.proc.Kill()
+	}
+}
+
+// inspect looks into the worker's progress record: which task runs, and since when.
+func (w *worker) inspect() {
+	if w.proc == nil {
+		return
+	}
+	rec, ok := w.proc.Progress()
+	if !ok {
+		return
+	}
+	w.pool.post(func(now time.Time) {
+		w.pool.core.Progress(now, w.id, sched.ChunkID(rec.Chunk), rec.Offset, rec.Started, rec.Running)
+	})
+}
+
+// The following are news from the worker's stream, on the owner's goroutine.
+
+// registered lets a worker in.
+func (w *worker) registered(now time.Time, h *pb.Hello, identity string, welcome *pb.Welcome) {
+	p := w.pool
+	w.identity = identity
+	hello := sched.Hello{CreditTasks: max(1, int(min(h.CreditTasks, 1<<20))), CreditBytes: int(min(h.CreditBytes, 1<<40))}
+	if !slices.Contains(welcome.Features, workerproc.FeatureProgress) {
+		hello.CreditTasks = 1
+	}
+	for _, f := range h.Functions {
+		hello.Functions = append(hello.Functions, sched.Function{Name: f.Name, Encoding: f.Encoding})
+	}
+	w.out.head(func(out *pb.AttachResponse) { out.Welcome = welcome })
+	w.out.flush()
+	p.core.Registered(now, w.id, hello)
+	p.log.Debug("worker registered", "worker", w.name, "identity", identity, "sdk", h.Sdk)
+}
+
+// said is a message of a registered worker.
+func (w *worker) said(now time.Time, m *wire.AttachRequest) {
+	core := w.pool.core
+	if h := m.Head; h != nil {
+		for _, o := range h.Outputs {
+			w.output(o)
+		}
+	}
+	for i := range m.Results {
+		r := &m.Results[i]
+		core.Results(now, w.id, report(r))
+	}
+	h := m.Head
+	if n := len(m.Results); n > 0 {
+		last := &m.Results[n-1]
+		w.out.ack(last.Chunk, last.First+uint32(last.Len()), h != nil && h.AckWanted)
+	}
+	if h == nil {
+		return
+	}
+	for _, r := range h.Returned {
+		core.Returned(now, w.id, sched.ChunkID(r.Chunk), int(r.From))
+	}
+	if h.Ready != nil {
+		if e := h.Ready.Error; e != nil {
+			w.refused = fmt.Sprintf("its init function failed: %s", e.Message)
+			return // it exits by itself
+		}
+		core.Ready(now, w.id)
+	}
+}
+
+// report is results in the words of the core.
+func report(r *wire.ChunkResults) sched.Report {
+	rep := sched.Report{
+		Chunk: sched.ChunkID(r.Chunk), First: int(r.First), N: r.Len(), Bytes: len(r.Values.Data), Ran: time.Duration(min(r.RunNS, 1<<62)), Ref: r,
+	}
+	for _, f := range r.Failures {
+		rep.Failed = append(rep.Failed, sched.Failed{Offset: int(f.Offset), Outcome: sched.Outcome(f.Outcome)})
+	}
+	return rep
+}
+
+// output passes on what a running task writes.
+func (w *worker) output(o *pb.TaskOutput) {
+	if c := w.pool.core.Held(w.id, sched.ChunkID(o.Chunk)); c != nil && int(o.Offset) < c.N {
+		if call := w.pool.calls[c.Call]; call != nil {
+			seg, seq, place := taskAt(c.Parts, int(o.Offset))
+			call.output(&pb.TaskOutput{Index: seg.index(seq, place), Attempt: uint32(c.Attempt), Stream: o.Stream, Data: o.Data}, w)
+			call.flush()
+			return
+		}
+	}
+	w.out.credit(len(o.Data)) // nobody wants it any more
+	w.out.flush()
+}
+
+// taskAt finds the task at a place of a chunk: its segment, its number in the call, and its place in the segment.
+func taskAt(parts []sched.Part, offset int) (seg *segment, seq uint64, place int) {
+	for i := range parts {
+		part := &parts[i]
+		if offset < part.N {
+			return part.Ref.(*segment), part.Seq + uint64(offset), part.From + offset
+		}
+		offset -= part.N
+	}
+	panic(fmt.Sprintf("place %d is beyond the end of its chunk", offset))
+}

@@ -1,0 +1,152 @@
+package workerproc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/procpool/procpool/proto/payload"
+	pb "github.com/procpool/procpool/proto/procpool/v1"
+)
+
+// Function is a function that this program offers when it is a worker, and that it may call through a pool when it is not. It is a
+// client.Function.
+type Function[A, R any] struct {
+	name   string
+	f      func(context.Context, A) (R, error)
+	arg    payload.Encoding[A]
+	result payload.Encoding[R]
+}
+
+// Func registers f under name. Call it when the program initialises, in a package-level variable:
+//
+//	var countChars = workerproc.Func("count_chars", func(ctx context.Context, file string) (int, error) { … })
+//
+// Arguments and results are encoded by type: []byte as it is, protobuf messages as protobuf, everything else as JSON. f runs in worker
+// processes, one task at a time in each. Its context ends when the task is cancelled, runs into its timeout, or the call's
+// deadline passes. An error, a panic or runtime.Goexit fails the task and nothing else.
+//
+// Func panics if name is empty, has more than 200 bytes, or is registered already.
+func Func[A, R any](name string, f func(ctx context.Context, arg A) (R, error)) *Function[A, R] {
+	return FuncWith(name, payload.For[A](), payload.For[R](), f)
+}
+
+// FuncWith is Func with encodings of your own. People can call a function by JSON (with grpcurl, say) if its argument's encoding is
+// named "json".
+func FuncWith[A, R any](name string, arg payload.Encoding[A], result payload.Encoding[R], f func(ctx context.Context, arg A) (R, error)) *Function[A, R] {
+	fn := &Function[A, R]{name: name, f: f, arg: arg, result: result}
+	register(&registered{Function: &pb.Function{Name: name, Encoding: arg.Name}, run: fn.run})
+	return fn
+}
+
+// Name is the name under which the function was registered.
+func (f *Function[A, R]) Name() string { return f.name }
+
+// Encoding names the encoding of its arguments.
+func (f *Function[A, R]) Encoding() string { return f.arg.Name }
+
+// AppendArg appends the encoded argument to dst.
+func (f *Function[A, R]) AppendArg(dst []byte, arg A) ([]byte, error) { return f.arg.Append(dst, arg) }
+
+// DecodeResult decodes a result.
+func (f *Function[A, R]) DecodeResult(b []byte) (R, error) { return f.result.Decode(b) }
+
+// Call runs the function here, without a pool.
+func (f *Function[A, R]) Call(ctx context.Context, arg A) (R, error) { return f.f(ctx, arg) }
+
+// run is the function as the worker sees it: bytes in, bytes appended to dst out.
+func (f *Function[A, R]) run(ctx context.Context, arg, dst []byte) ([]byte, error) {
+	a, err := f.arg.Decode(arg)
+	if err != nil {
+		return dst, fmt.Errorf("decode the argument of %s as %T: %w", f.name, a, err)
+	}
+	r, err := f.f(ctx, a)
+	if err != nil {
+		return dst, err
+	}
+	out, err := f.result.Append(dst, r)
+	if err != nil {
+		return dst, fmt.Errorf("encode the result of %s: %w", f.name, err)
+	}
+	return out, nil
+}
+
+// registered is a function with its types forgotten.
+type registered struct {
+	*pb.Function
+	run func(ctx context.Context, arg, dst []byte) ([]byte, error)
+}
+
+// registry is what this program offers.
+var registry struct {
+	sync.Mutex
+	functions []*registered
+	init      func(ctx context.Context, arg []byte) error
+}
+
+func register(f *registered) {
+	registry.Lock()
+	defer registry.Unlock()
+	if f.Name == "" || len(f.Name) > 200 {
+		panic(fmt.Sprintf("workerproc.Func: the name %.200q has %d bytes; 1 to 200 are allowed", f.Name, len(f.Name)))
+	}
+	for _, other := range registry.functions {
+		if other.Name == f.Name {
+			panic(fmt.Sprintf("workerproc.Func: there are two functions %q; give one of them another name", f.Name))
+		}
+	}
+	registry.functions = append(registry.functions, f)
+}
+
+// Init registers what a worker does before its first task. f gets the pool's init argument (client.InitArg), or the zero value if it has
+// none. A worker whose init fails does not start; a pool whose workers do not start tells its clients why.
+//
+// Init panics when it is called a second time.
+func Init[A any](f func(ctx context.Context, arg A) error) {
+	registry.Lock()
+	defer registry.Unlock()
+	if registry.init != nil {
+		panic("workerproc.Init: there is an init function already; a program has one")
+	}
+	encoding := payload.For[A]()
+	registry.init = func(ctx context.Context, b []byte) error {
+		var arg A
+		if len(b) > 0 {
+			var err error
+			if arg, err = encoding.Decode(b); err != nil {
+				return fmt.Errorf("decode the init argument as %T: %w", arg, err)
+			}
+		}
+		return f(ctx, arg)
+	}
+}
+
+// taskError is an error in the words of the protocol.
+func taskError(err error) *pb.TaskError {
+	out := &pb.TaskError{Type: fmt.Sprintf("%T", err), Message: err.Error()}
+	var crashed *crash
+	if errors.As(err, &crashed) {
+		out.Type = crashed.kind
+	}
+	var stacked interface{ Stack() string }
+	if errors.As(err, &stacked) {
+		out.Stack = cut(stacked.Stack(), 64<<10)
+	}
+	var detailed interface{ Detail() []byte }
+	if errors.As(err, &detailed) {
+		if out.Detail = detailed.Detail(); len(out.Detail) > 1<<20 {
+			out.Detail = nil
+			out.Message += " (its detail is over 1 MiB and left out)"
+		}
+	}
+	out.Message = cut(out.Message, 64<<10)
+	return out
+}
+
+func cut(s string, n int) string {
+	if len(s) > n {
+		s = s[:n]
+	}
+	return validUTF8(s)
+}

@@ -1,0 +1,90 @@
+package workerproc
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"regexp"
+	"slices"
+	"sync"
+)
+
+// maxLine is the longest line that is passed on whole, in bytes.
+const maxLine = 64 << 10
+
+// lines reads what a worker writes and remembers the end of it.
+type lines struct {
+	pid  int
+	sink func(Line)
+
+	mu    sync.Mutex
+	last  []string // ring of the last lines
+	first int
+}
+
+// remembered is how many lines are kept for the crash report: a Go crash prints its reason first and a lot of goroutines after it.
+const remembered = 400
+
+func newLines(sink func(Line)) *lines { return &lines{sink: sink} }
+
+// read reads a stream until its end. It never stops before, however long a line is.
+func (l *lines) read(r io.Reader, stream int) {
+	b := bufio.NewReaderSize(r, maxLine)
+	for {
+		text, err := b.ReadSlice('\n')
+		line := Line{Pid: l.pid, Stream: stream}
+		switch {
+		case err == nil:
+			line.Text = append([]byte(nil), text[:len(text)-1]...)
+		case errors.Is(err, bufio.ErrBufferFull):
+			line.Text, line.Truncated = append([]byte(nil), text...), true
+			err = skipLine(b)
+		case len(text) > 0:
+			line.Text, line.Partial = append([]byte(nil), text...), true
+		}
+		if err == nil || line.Text != nil {
+			l.add(line)
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+func skipLine(b *bufio.Reader) error {
+	for {
+		if _, err := b.ReadSlice('\n'); !errors.Is(err, bufio.ErrBufferFull) {
+			return err
+		}
+	}
+}
+
+func (l *lines) add(line Line) {
+	l.mu.Lock()
+	text := validUTF8(string(line.Text[:min(len(line.Text), 1000)]))
+	if len(l.last) < remembered {
+		l.last = append(l.last, text)
+	} else {
+		l.last[l.first] = text
+		l.first = (l.first + 1) % remembered
+	}
+	l.mu.Unlock()
+	if l.sink != nil {
+		l.sink(line)
+	}
+}
+
+var crashStart = regexp.MustCompile(`^(panic:|fatal error:|SIG[A-Z]+:|unexpected fault address|Traceback )`)
+
+// report is the crash report: up to 40 lines from the last one that begins a crash, else the last 20.
+func (l *lines) report() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := append(slices.Clone(l.last[l.first:]), l.last[:l.first]...)
+	for i := len(all) - 1; i >= 0; i-- {
+		if crashStart.MatchString(all[i]) {
+			return all[i:min(len(all), i+40)]
+		}
+	}
+	return all[max(0, len(all)-20):]
+}

@@ -1,0 +1,292 @@
+package workerproc
+
+import (
+	"bytes"
+	"debug/elf"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	pb "github.com/procpool/procpool/proto/procpool/v1"
+)
+
+// Spec is how to start a worker.
+type Spec struct {
+	Program   *pb.Program
+	Bootstrap *pb.Bootstrap // Start adds the progress record
+	Output    func(Line)    // gets what the worker writes, by line; called from two goroutines, for stdout and stderr. nil: nobody
+}
+
+// Line is a line that a worker wrote.
+type Line struct {
+	Pid       int
+	Stream    int // 1: stdout, 2: stderr
+	Text      []byte
+	Truncated bool // it was longer than 64 KiB
+	Partial   bool // it ended without a newline
+}
+
+// Exit is the end of a worker process.
+type Exit struct {
+	Pid         int
+	Code        int    // exit status, if it exited
+	Signal      string // name of the signal that ended it, if one did
+	CoreDumped  bool
+	CrashReport []string // its last words: see crashReport
+	Record      *Record  // what its progress record tells; nil if it did not keep one
+}
+
+// String says how it ended.
+func (e Exit) String() string {
+	switch {
+	case e.Signal != "" && e.CoreDumped:
+		return "killed by " + e.Signal + " (core dumped)"
+	case e.Signal != "":
+		return "killed by " + e.Signal
+	default:
+		return fmt.Sprintf("exit status %d", e.Code)
+	}
+}
+
+// Process is a worker process. It leads a process group of its own, and the group ends with it.
+type Process struct {
+	proc     *os.Process
+	lifeline *os.File // the daemon's end; closed once the process has been reaped
+	record   *os.File // the progress record; nil: there is none
+	size     int
+	lines    *lines
+	drained  sync.WaitGroup
+	pipes    []*os.File
+
+	mu     sync.Mutex
+	reaped bool
+}
+
+// drainTime is how long a dead worker's output is read when somebody else still holds its end.
+const drainTime = 2 * time.Second
+
+// Start starts a worker. The caller must call Wait.
+func Start(spec Spec) (*Process, error) {
+	prog := spec.Program
+	if err := sameProgram(prog); err != nil {
+		return nil, err
+	}
+	p := &Process{lines: newLines(spec.Output)}
+	var child []*os.File // what goes into the child, in order of descriptors
+	defer func() {
+		for _, f := range child {
+			f.Close()
+		}
+	}()
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return nil, err
+	}
+	child = append(child, null)
+	for range 2 {
+		r, w, err := os.Pipe()
+		if err != nil {
+			p.closeAll()
+			return nil, fmt.Errorf("start %s: %w", prog.Path, err)
+		}
+		p.pipes = append(p.pipes, r)
+		child = append(child, w)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		p.closeAll()
+		return nil, fmt.Errorf("start %s: %w", prog.Path, err)
+	}
+	child, p.lifeline = append(child, r), w
+	if p.record, err = newRecord(ProgressSize); err == nil {
+		child = append(child, p.record)
+		p.size = ProgressSize
+		spec.Bootstrap.ProgressFd, spec.Bootstrap.ProgressSize = progressFD, ProgressSize
+	}
+	frame, err := encodeBootstrap(spec.Bootstrap)
+	if err == nil {
+		_, err = p.lifeline.Write(frame) // a pipe holds more than a frame has
+	}
+	if err == nil {
+		p.proc, err = os.StartProcess(prog.Path, append([]string{prog.Path}, prog.Args...), &os.ProcAttr{
+			Dir: prog.Dir, Env: environment(prog), Files: child, Sys: &syscall.SysProcAttr{Setpgid: true},
+		})
+	}
+	if p.record != nil {
+		child = slices.DeleteFunc(child, func(f *os.File) bool { return f == p.record }) // we go on reading it
+	}
+	if err != nil {
+		p.closeAll()
+		return nil, diagnose(prog, err)
+	}
+	p.lines.pid = p.proc.Pid
+	for i, f := range p.pipes {
+		p.drained.Go(func() { p.lines.read(f, i+1) })
+	}
+	return p, nil
+}
+
+func (p *Process) closeAll() {
+	for _, f := range append(p.pipes, p.lifeline, p.record) {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
+
+// environment is the program's environment with the mark of a worker.
+func environment(prog *pb.Program) []string {
+	env := prog.Env
+	if len(env) == 0 && !prog.ClearEnv {
+		env = os.Environ()
+	}
+	env = slices.DeleteFunc(slices.Clone(env), func(e string) bool {
+		return strings.HasPrefix(e, mark+"=") || strings.HasPrefix(e, umaskVar+"=")
+	})
+	env = append(env, mark+"="+markValue)
+	if prog.Umask != nil {
+		env = append(env, umaskVar+"="+strconv.FormatUint(uint64(*prog.Umask), 8))
+	}
+	return env
+}
+
+// sameProgram makes sure that the program is still the file that the client meant.
+func sameProgram(prog *pb.Program) error {
+	if prog.Inode == 0 {
+		return nil
+	}
+	info, err := os.Stat(prog.Path)
+	if err != nil {
+		return diagnose(prog, err)
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if ok && (st.Ino != prog.Inode || uint64(st.Dev) != prog.Device || (prog.MtimeNs != 0 && info.ModTime().UnixNano() != prog.MtimeNs)) {
+		return fmt.Errorf("the program %s has been rebuilt since the pool was opened; open the pool again", prog.Path)
+	}
+	return nil
+}
+
+// diagnose says what is wrong with a program that does not start.
+func diagnose(prog *pb.Program, err error) error {
+	info, serr := os.Stat(prog.Path)
+	switch {
+	case errors.Is(serr, fs.ErrNotExist):
+		return fmt.Errorf("the program %s does not exist", prog.Path)
+	case serr == nil && info.IsDir():
+		return fmt.Errorf("the program %s is a directory", prog.Path)
+	case prog.Dir != "" && !isDir(prog.Dir):
+		return fmt.Errorf("the working directory %s does not exist", prog.Dir)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("the program %s may not be executed (mode %v): chmod +x, or mount its file system without noexec", prog.Path, info.Mode())
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("the program %s is there, but its interpreter is not: %s", prog.Path, interpreter(prog.Path))
+	case errors.Is(err, syscall.ENOEXEC):
+		return fmt.Errorf("the program %s is not an executable of this machine: a script needs a first line like #!/bin/sh, a binary the right architecture", prog.Path)
+	case errors.Is(err, syscall.EAGAIN):
+		return fmt.Errorf("start %s: the limit of processes is reached (ulimit -u, or the cgroup's pids.max)", prog.Path)
+	default:
+		return fmt.Errorf("start %s: %w", prog.Path, err)
+	}
+}
+
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
+// interpreter is what a program asks to be run by.
+func interpreter(path string) string {
+	f, err := os.Open(path)
+	if err != nil {
+		return "unknown"
+	}
+	defer f.Close()
+	head := make([]byte, 256)
+	n, _ := io.ReadFull(f, head)
+	if line, ok := bytes.CutPrefix(head[:n], []byte("#!")); ok {
+		line, _, _ = bytes.Cut(line, []byte("\n"))
+		return strings.TrimSpace(string(line))
+	}
+	if e, err := elf.NewFile(f); err == nil {
+		for _, p := range e.Progs {
+			if p.Type == elf.PT_INTERP && p.Filesz < 4096 {
+				name := make([]byte, p.Filesz)
+				if _, err := p.ReadAt(name, 0); err == nil {
+					return string(bytes.TrimRight(name, "\x00"))
+				}
+			}
+		}
+	}
+	return "unknown"
+}
+
+// Pid is the process's number, and that of its group.
+func (p *Process) Pid() int { return p.proc.Pid }
+
+// Terminate sends SIGTERM to the process and its group.
+func (p *Process) Terminate() { p.signal(syscall.SIGTERM) }
+
+// Kill sends SIGKILL to the process and its group.
+func (p *Process) Kill() { p.signal(syscall.SIGKILL) }
+
+// signal signals the group, unless the process has been reaped: its number may be somebody else's by then.
+func (p *Process) signal(sig syscall.Signal) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.reaped {
+		syscall.Kill(-p.proc.Pid, sig)
+	}
+}
+
+// Progress reads what the process is doing. False if it keeps no record.
+func (p *Process) Progress() (Progress, bool) {
+	if p.record == nil {
+		return Progress{}, false
+	}
+	rec, err := readProgress(p.record)
+	return rec, err == nil
+}
+
+// Wait waits for the process's end, kills what is left of its group, reaps it, and reads the rest of its output. It must be called once.
+func (p *Process) Wait() Exit {
+	awaitExit(p.proc)
+	p.mu.Lock()
+	syscall.Kill(-p.proc.Pid, syscall.SIGKILL) // its number is its own until it is reaped
+	state, err := p.proc.Wait()
+	p.reaped = true
+	p.mu.Unlock()
+	p.lifeline.Close()
+
+	exit := Exit{Pid: p.proc.Pid}
+	if err != nil {
+		exit.Code = -1
+	} else if ws, ok := state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+		exit.Signal, exit.CoreDumped = signalName(ws.Signal()), ws.CoreDump()
+	} else {
+		exit.Code = state.ExitCode()
+	}
+	if p.record != nil {
+		if rec, err := readRecord(p.record, p.size); err == nil {
+			exit.Record = rec
+		}
+		p.record.Close()
+	}
+	limit := time.Now().Add(drainTime)
+	for _, f := range p.pipes {
+		f.SetReadDeadline(limit)
+	}
+	p.drained.Wait()
+	for _, f := range p.pipes {
+		f.Close()
+	}
+	exit.CrashReport = p.lines.report()
+	return exit
+}

@@ -1,0 +1,35 @@
+package workerproc
+
+import (
+	"errors"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// awaitExit returns when the process has ended, and leaves it to be reaped.
+func awaitExit(proc *os.Process) {
+	kq, err := unix.Kqueue()
+	if err != nil {
+		return
+	}
+	defer unix.Close(kq)
+	var change unix.Kevent_t
+	unix.SetKevent(&change, proc.Pid, unix.EVFILT_PROC, unix.EV_ADD|unix.EV_ONESHOT)
+	change.Fflags = unix.NOTE_EXIT
+	events := make([]unix.Kevent_t, 1)
+	for {
+		n, err := unix.Kevent(kq, []unix.Kevent_t{change}, events, nil)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil || n > 0 { // ESRCH: it has ended already
+			return
+		}
+	}
+}
+
+func newRecord(int) (*os.File, error) { return nil, errors.New("this system has no memfd") }
+
+func signalName(sig syscall.Signal) string { return unix.SignalName(sig) }

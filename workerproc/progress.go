@@ -1,0 +1,236 @@
+package workerproc
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	pb "github.com/procpool/procpool/proto/procpool/v1"
+	"github.com/procpool/procpool/proto/wire"
+	"google.golang.org/protobuf/proto"
+)
+
+// The progress record. All numbers are in the byte order of the machine, which is little-endian wherever this is built.
+//
+//	 0  8 bytes  "PPROGR01"
+//	 8  u64      sequence: odd while the next four fields are being changed
+//	16  u64      chunk of the current task
+//	24  u32      its place in the chunk
+//	28  u32      1 if there is a current task
+//	32  i64      when it began: nanoseconds of CLOCK_MONOTONIC
+//	40  u64      head: bytes written into the ring since the beginning
+//	48  u64      tail: bytes of it that are free again
+//	64           the ring, up to the end of the file
+//
+// The ring holds records, each beginning at a multiple of 8:
+//
+//	 0  u64      chunk; 0: the rest of the ring is empty, go on at its beginning
+//	 8  u32      place of the task in the chunk
+//	12  u32      1: the record has a result; 2: it has a TaskFailure message
+//	16  u32      length of that
+//	20  u32      for how long the task ran, in microseconds, or 2³²−1
+//	24           that, and padding up to a multiple of 8
+//
+// A record lies in one piece. The worker writes it, then moves the head. Position p of the ring lies at byte 64 + p mod (size − 64) of the
+// file; the size of the ring is a multiple of 8.
+const (
+	progressMagic  = "PPROGR01"
+	progressHeader = 64
+	recordHeader   = 24
+
+	// ProgressSize is the size of the record that Start makes, in bytes. Pages that are not used cost nothing.
+	ProgressSize = 1 << 20
+
+	recordValue   = 1
+	recordFailure = 2
+)
+
+// Progress is what a progress record says about the current task.
+type Progress struct {
+	Running bool // there is one
+	Chunk   uint64
+	Offset  int // its place in the chunk
+	Started time.Time
+}
+
+// Record is what a progress record tells after its worker has died.
+type Record struct {
+	Progress
+	// Results are the outcomes that the daemon had not acknowledged, in order.
+	Results []wire.ChunkResults
+}
+
+// progressWriter is the worker's end of the record.
+type progressWriter struct {
+	mem        []byte
+	ring       []byte
+	seq        *uint64
+	head, tail *uint64
+	written    uint64 // *head, without the fence
+	freed      uint64 // *tail
+}
+
+func newProgressWriter(mem []byte) *progressWriter {
+	at := func(i int) *uint64 { return (*uint64)(unsafe.Pointer(&mem[i])) }
+	w := &progressWriter{mem: mem, ring: mem[progressHeader : progressHeader+(len(mem)-progressHeader)&^7], seq: at(8), head: at(40), tail: at(48)}
+	copy(mem, progressMagic)
+	return w
+}
+
+// begin notes the task that is about to run.
+func (w *progressWriter) begin(chunk uint64, offset int, started int64) {
+	seq := *w.seq
+	atomic.StoreUint64(w.seq, seq+1)
+	binary.NativeEndian.PutUint64(w.mem[16:], chunk)
+	binary.NativeEndian.PutUint64(w.mem[24:], uint64(uint32(offset))|1<<32)
+	binary.NativeEndian.PutUint64(w.mem[32:], uint64(started))
+	atomic.StoreUint64(w.seq, seq+2)
+}
+
+// idle notes that no task runs.
+func (w *progressWriter) idle() {
+	seq := *w.seq
+	atomic.StoreUint64(w.seq, seq+1)
+	binary.NativeEndian.PutUint64(w.mem[24:], 0)
+	atomic.StoreUint64(w.seq, seq+2)
+}
+
+// store notes the outcome of a task. It reports false if there is no room.
+func (w *progressWriter) store(chunk uint64, offset int, kind uint32, b []byte, ran time.Duration) bool {
+	need := uint64(recordHeader+len(b)+7) &^ 7
+	size := uint64(len(w.ring))
+	pos := w.written % size
+	skip := uint64(0)
+	if rest := size - pos; rest < need {
+		skip = rest
+	}
+	if w.written+skip+need-w.freed > size {
+		return false
+	}
+	if skip > 0 {
+		binary.NativeEndian.PutUint64(w.ring[pos:], 0)
+		pos = 0
+	}
+	r := w.ring[pos : pos+need]
+	binary.NativeEndian.PutUint64(r, chunk)
+	binary.NativeEndian.PutUint32(r[8:], uint32(offset))
+	binary.NativeEndian.PutUint32(r[12:], kind)
+	binary.NativeEndian.PutUint32(r[16:], uint32(len(b)))
+	binary.NativeEndian.PutUint32(r[20:], uint32(min(ran.Microseconds(), 1<<32-1)))
+	copy(r[recordHeader:], b)
+	w.written += skip + need
+	atomic.StoreUint64(w.head, w.written)
+	return true
+}
+
+// free gives back the ring up to a position that written had.
+func (w *progressWriter) free(to uint64) {
+	w.freed = to
+	atomic.StoreUint64(w.tail, to)
+}
+
+// pressing tells whether the ring is so full that an acknowledgement should be asked for.
+func (w *progressWriter) pressing() bool { return w.written-w.freed > uint64(len(w.ring))/2 }
+
+var errGarbage = errors.New("the progress record is garbage")
+
+// readProgress reads what a record says about the current task. The worker may be writing at this moment.
+func readProgress(r io.ReaderAt) (Progress, error) {
+	var a, b [progressHeader]byte
+	for range 100 {
+		if _, err := r.ReadAt(a[:], 0); err != nil {
+			return Progress{}, err
+		}
+		if _, err := r.ReadAt(b[:], 0); err != nil {
+			return Progress{}, err
+		}
+		if seq := binary.NativeEndian.Uint64(a[8:]); seq%2 == 0 && string(a[8:40]) == string(b[8:40]) {
+			return parseProgress(a[:])
+		}
+	}
+	return Progress{}, errors.New("the progress record does not come to rest")
+}
+
+func parseProgress(h []byte) (Progress, error) {
+	if string(h[:8]) != progressMagic {
+		return Progress{}, errGarbage
+	}
+	return Progress{
+		Running: binary.NativeEndian.Uint32(h[28:]) == 1,
+		Chunk:   binary.NativeEndian.Uint64(h[16:]),
+		Offset:  int(binary.NativeEndian.Uint32(h[24:])),
+		Started: fromMonotonic(int64(binary.NativeEndian.Uint64(h[32:]))),
+	}, nil
+}
+
+// readRecord reads a record whose worker is dead. It believes nothing that it has not checked.
+func readRecord(r io.ReaderAt, size int) (*Record, error) {
+	if size < progressHeader+8 {
+		return nil, errGarbage
+	}
+	mem := make([]byte, size)
+	if _, err := r.ReadAt(mem, 0); err != nil {
+		return nil, fmt.Errorf("read the progress record: %w", err)
+	}
+	p, err := parseProgress(mem)
+	if err != nil {
+		return nil, err
+	}
+	rec := &Record{Progress: p}
+	ring := mem[progressHeader : progressHeader+(size-progressHeader)&^7]
+	n := uint64(len(ring))
+	head, tail := binary.NativeEndian.Uint64(mem[40:]), binary.NativeEndian.Uint64(mem[48:])
+	if tail > head || head-tail > n || tail%8 != 0 {
+		return rec, errGarbage
+	}
+	for tail < head {
+		pos := tail % n
+		chunk := binary.NativeEndian.Uint64(ring[pos:])
+		if chunk == 0 {
+			tail += n - pos
+			continue
+		}
+		if n-pos < recordHeader {
+			return rec, errGarbage
+		}
+		h := ring[pos : pos+recordHeader]
+		offset, kind := binary.NativeEndian.Uint32(h[8:]), binary.NativeEndian.Uint32(h[12:])
+		length, micros := uint64(binary.NativeEndian.Uint32(h[16:])), binary.NativeEndian.Uint32(h[20:])
+		need := (recordHeader + length + 7) &^ 7
+		if need > n-pos || tail+need > head {
+			return rec, errGarbage
+		}
+		if err := rec.add(chunk, offset, kind, ring[pos+recordHeader:pos+recordHeader+length], micros); err != nil {
+			return rec, err
+		}
+		tail += need
+	}
+	return rec, nil
+}
+
+// add appends an outcome to the results.
+func (rec *Record) add(chunk uint64, offset, kind uint32, b []byte, micros uint32) error {
+	if n := len(rec.Results); n == 0 || rec.Results[n-1].Chunk != chunk || int(rec.Results[n-1].First)+rec.Results[n-1].Len() != int(offset) {
+		rec.Results = append(rec.Results, wire.ChunkResults{Chunk: chunk, First: offset})
+	}
+	r := &rec.Results[len(rec.Results)-1]
+	r.RunNS += uint64(micros) * 1000
+	switch kind {
+	case recordValue:
+		r.Values.Append(b)
+		return nil
+	case recordFailure:
+		f := &pb.TaskFailure{}
+		if err := proto.Unmarshal(b, f); err != nil || f.Offset != offset {
+			return errGarbage
+		}
+		r.Failures = append(r.Failures, f)
+		return nil
+	default:
+		return errGarbage
+	}
+}

@@ -1,0 +1,313 @@
+package workerproc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime/debug"
+	"time"
+
+	pb "github.com/procpool/procpool/proto/procpool/v1"
+	"github.com/procpool/procpool/proto/wire"
+	"google.golang.org/protobuf/proto"
+)
+
+// crash is a function that did not return: it panicked or called runtime.Goexit.
+type crash struct{ kind, message, stack string }
+
+func (c *crash) Error() string { return c.kind + ": " + c.message }
+
+// Stack is where it happened.
+func (c *crash) Stack() string { return c.stack }
+
+// run runs tasks until there are no more to come, then closes ran. A function that calls runtime.Goexit takes the goroutine with it;
+// then another one goes on.
+func (s *session) run(life context.Context, ran chan<- struct{}) {
+	var t task
+	defer func() {
+		if t.started { // Goexit
+			t.failed = &crash{kind: "goexit", message: "the function called runtime.Goexit", stack: string(debug.Stack())}
+			s.finish(&t)
+			go s.run(life, ran)
+			return
+		}
+		close(ran)
+	}()
+	for s.take(&t, life) {
+		s.call(&t)
+		s.finish(&t)
+	}
+	s.goodbye()
+}
+
+// task is the task in hand of the runner.
+type task struct {
+	chunk   *chunk
+	offset  int
+	arg     []byte
+	ctx     context.Context
+	cancel  context.CancelFunc
+	began   time.Time
+	ended   time.Time
+	started bool // between call and finish
+	result  []byte
+	failed  error
+	scratch []byte // for results, used again and again
+}
+
+// take finds the next task. False: there will be none.
+func (s *session) take(t *task, life context.Context) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		for len(s.queue) == 0 && !s.stopping {
+			t.ended = time.Time{}
+			s.work.Wait()
+		}
+		if s.stopping {
+			return false
+		}
+		c := s.queue[0]
+		if c.next >= c.end {
+			c.stop(nil)
+			s.queue[0] = nil
+			s.queue = s.queue[1:]
+			continue
+		}
+		c.items.Next()
+		t.chunk, t.offset, t.arg = c, c.next, c.items.Item()
+		c.next++
+		if c.cancel[t.offset] {
+			t.failed = errCancelled
+			s.record(t, 0)
+			continue
+		}
+		if c.ctx == nil { // the last one was cancelled
+			c.ctx, c.stop = context.WithCancelCause(life)
+		}
+		t.ctx, t.cancel = c.ctx, nil
+		if c.TaskTimeoutNS > 0 {
+			t.ctx, t.cancel = context.WithTimeoutCause(c.ctx, time.Duration(c.TaskTimeoutNS), errTimeout)
+		}
+		s.current = running{chunk: c, offset: t.offset, cancel: func(cause error) { c.stop(cause); c.ctx = nil }}
+		return true
+	}
+}
+
+// call runs the task's function.
+func (s *session) call(t *task) {
+	c := t.chunk
+	if t.began = t.ended; t.began.IsZero() { // else it began when the last one ended
+		t.began = time.Now()
+	}
+	if s.progress != nil {
+		s.progress.begin(c.ID, t.offset, toMonotonic(t.began))
+	}
+	t.result, t.failed = nil, nil
+	if c.fn == nil {
+		t.failed = fmt.Errorf("this worker has no function number %d", c.Function)
+		return
+	}
+	t.started = true
+	defer func() {
+		if r := recover(); r != nil {
+			t.failed = &crash{kind: "panic", message: fmt.Sprint(r), stack: string(debug.Stack())}
+			t.started = false
+		}
+	}()
+	t.result, t.failed = c.fn.run(&taskContext{Context: t.ctx, session: s, chunk: c, offset: t.offset}, t.arg, t.scratch[:0])
+	t.started = false
+}
+
+// finish hands the outcome of the task in hand to the sender. If the progress record has no room for it, it waits until the daemon has it.
+func (s *session) finish(t *task) {
+	t.started = false
+	t.ended = time.Now()
+	if limit := s.welcome.ResultLimit; t.failed == nil && limit > 0 && uint64(len(t.result)) > limit {
+		t.failed = fmt.Errorf("the result has %d bytes; at most %d are allowed", len(t.result), limit)
+	}
+	s.mu.Lock()
+	s.current = running{}
+	kept := s.record(t, t.ended.Sub(t.began))
+	for !kept && !s.broken && (len(s.out.results) > 0 || len(s.marks) > 0) {
+		s.work.Wait()
+		t.ended = time.Time{}
+	}
+	s.mu.Unlock()
+	if t.cancel != nil {
+		t.cancel()
+	}
+}
+
+// record adds an outcome to what waits for the sender. It reports false if the progress record has no room for it. mu is held.
+func (s *session) record(t *task, ran time.Duration) (kept bool) {
+	c, o := t.chunk, &s.out
+	kept = true
+	n := len(o.results)
+	var failure *pb.TaskFailure
+	if t.failed != nil {
+		failure = &pb.TaskFailure{Offset: uint32(t.offset), Outcome: outcomeOf(t), Error: taskError(t.failed)}
+	}
+	large := failure == nil && len(t.result) >= largeResult
+	if n == 0 || large || o.results[n-1].Chunk != c.ID || len(o.results[n-1].Values.Data) >= largeResult {
+		o.results = append(o.results, wire.ChunkResults{Chunk: c.ID, First: uint32(t.offset)})
+		n++
+	}
+	r := &o.results[n-1]
+	r.RunNS += uint64(ran)
+	switch {
+	case failure != nil:
+		r.Failures = append(r.Failures, failure)
+		o.bytes += len(failure.Error.Message) + len(failure.Error.Stack) + len(failure.Error.Detail)
+	case large: // not copied: it is the function's last word on this memory
+		r.Values.Data = t.result
+		r.Values.Added(len(t.result))
+		t.scratch = nil
+	default:
+		r.Values.Append(t.result)
+		t.scratch = t.result[:0]
+	}
+	o.bytes += len(t.result)
+
+	if s.progress != nil {
+		kind, b := uint32(recordValue), t.result
+		if failure != nil {
+			kind = recordFailure
+			b, _ = proto.Marshal(failure) // generated code encodes what it has just been given
+		}
+		kept = s.progress.store(c.ID, t.offset, kind, b, ran)
+		o.pos = s.progress.written
+		if (!kept || s.progress.pressing()) && !s.asked {
+			s.asked = true
+			s.say(func(h *pb.AttachRequest) { h.AckWanted = true })
+		}
+	}
+	switch {
+	case len(s.queue) == 1 && c.next >= c.end, o.bytes >= enough, !kept:
+		s.flush() // nothing follows soon, or there is enough
+	case n == 1 && r.Len() == 1:
+		o.timer.Reset(linger)
+	}
+	return kept
+}
+
+// largeResult is the size, in bytes, from which a result is not copied.
+const largeResult = 32 << 10
+
+// outcomeOf says why a task failed.
+func outcomeOf(t *task) pb.Outcome {
+	var crashed *crash
+	if t.ctx == nil || errors.As(t.failed, &crashed) {
+		if errors.Is(t.failed, errCancelled) {
+			return pb.Outcome_OUTCOME_CANCELLED
+		}
+		return pb.Outcome_OUTCOME_TASK_ERROR
+	}
+	switch cause := context.Cause(t.ctx); {
+	case errors.Is(t.failed, errCancelled), errors.Is(cause, context.Canceled):
+		return pb.Outcome_OUTCOME_CANCELLED
+	case errors.Is(cause, errTimeout), errors.Is(cause, context.DeadlineExceeded):
+		return pb.Outcome_OUTCOME_TIMEOUT
+	default:
+		return pb.Outcome_OUTCOME_TASK_ERROR
+	}
+}
+
+// goodbye gives back what has not been started and ends the worker's half of the conversation.
+func (s *session) goodbye() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.progress != nil {
+		s.progress.idle()
+	}
+	if s.broken {
+		return
+	}
+	for _, c := range s.queue {
+		if c.next < c.end {
+			s.giveBack(c, c.next)
+		}
+	}
+	s.say(func(h *pb.AttachRequest) { h.Goodbye = &pb.Goodbye{} })
+	s.out.ended = true
+	s.wakeSender()
+}
+
+// taskContext is the context of a task. It knows which task that is.
+type taskContext struct {
+	context.Context
+	session *session
+	chunk   *chunk
+	offset  int
+}
+
+type taskKey struct{}
+
+func (t *taskContext) Value(key any) any {
+	if key == (taskKey{}) {
+		return t
+	}
+	return t.Context.Value(key)
+}
+
+// Info is what a function may know about the task that it runs.
+type Info struct {
+	Worker  string // "POOL-NUMBER"
+	Attempt int    // from 1
+}
+
+// TaskInfo tells about the task that ctx belongs to. False if ctx is not that of a task.
+func TaskInfo(ctx context.Context) (Info, bool) {
+	t, ok := ctx.Value(taskKey{}).(*taskContext)
+	if !ok {
+		return Info{}, false
+	}
+	return Info{Worker: t.session.boot.Worker, Attempt: int(t.chunk.Attempt)}, true
+}
+
+// Output is a stream on which a function sends output while it runs, for callers that have asked for it (client.TaskOutput): 1 for stdout, 2
+// for stderr, others as you like. What is written arrives in order and before the task's outcome. Write blocks while 256 KiB are on their way,
+// and fails when ctx ends. In a context that is not a task's, Write throws everything away.
+func Output(ctx context.Context, stream int) io.Writer {
+	t, ok := ctx.Value(taskKey{}).(*taskContext)
+	if !ok {
+		return io.Discard
+	}
+	return &taskWriter{task: t, ctx: ctx, stream: uint32(stream)}
+}
+
+type taskWriter struct {
+	task   *taskContext
+	ctx    context.Context // of the task, whose part the writer is
+	stream uint32
+}
+
+// maxOutput is the largest piece of output in a message, in bytes.
+const maxOutput = 64 << 10
+
+func (w *taskWriter) Write(b []byte) (n int, err error) {
+	s := w.task.session
+	for n < len(b) {
+		s.mu.Lock()
+		if s.credit <= 0 {
+			room := s.room
+			s.mu.Unlock()
+			select {
+			case <-room:
+				continue
+			case <-w.ctx.Done():
+				return n, context.Cause(w.ctx)
+			}
+		}
+		piece := b[n:min(n+maxOutput, n+s.credit, len(b))]
+		s.credit -= len(piece)
+		data := append([]byte(nil), piece...)
+		s.say(func(h *pb.AttachRequest) {
+			h.Outputs = append(h.Outputs, &pb.TaskOutput{Chunk: w.task.chunk.ID, Offset: uint32(w.task.offset), Stream: w.stream, Data: data})
+		})
+		s.mu.Unlock()
+		n += len(piece)
+	}
+	return n, nil
+}

@@ -1,0 +1,458 @@
+package workerproc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	pb "github.com/procpool/procpool/proto/procpool/v1"
+	"github.com/procpool/procpool/proto/wire"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/proto"
+)
+
+// session is a worker's life on its stream. Three goroutines share it: the receiver takes messages in, the runner runs tasks, the sender
+// sends whatever is ready whenever the stream can take it.
+type session struct {
+	boot     *pb.Bootstrap
+	progress *progressWriter // owned by the runner; nil: there is none
+	fatal    func()          // what to do when the daemon is gone; nil: just return
+	stream   grpc.BidiStreamingClient[pb.AttachRequest, pb.AttachResponse]
+	welcome  *pb.Welcome
+
+	mu       sync.Mutex
+	work     sync.Cond     // the runner waits here: for chunks, for an acknowledgement, for its end
+	queue    []*chunk      // received, not ended; the first is the current one
+	current  running       // the task in hand
+	stopping bool          // no task is started any more
+	broken   bool          // the stream is gone
+	out      outgoing      // for the sender
+	marks    []ackMark     // results sent and not acknowledged, oldest first
+	asked    bool          // an acknowledgement has been asked for
+	credit   int           // bytes of task output that may be sent
+	room     chan struct{} // closed when there is output credit again
+}
+
+// chunk is a wire.Chunk on its way.
+type chunk struct {
+	wire.Chunk
+	fn     *registered
+	items  wire.Items
+	n      int // tasks; those from end on have been given back
+	end    int
+	next   int          // first task that has not been started
+	cancel map[int]bool // tasks that must not be started
+	ctx    context.Context
+	stop   context.CancelCauseFunc
+}
+
+// running is the task in hand.
+type running struct {
+	chunk  *chunk // nil: there is none
+	offset int
+	cancel context.CancelCauseFunc
+}
+
+// outgoing is what waits for the sender.
+type outgoing struct {
+	head    *pb.AttachRequest
+	results []wire.ChunkResults
+	bytes   int
+	pos     uint64        // of the progress record, after the last of the results
+	ready   bool          // there is something that must not wait
+	idle    bool          // the sender sleeps
+	ended   bool          // nothing more will come
+	awake   chan struct{} // one slot
+	timer   *time.Timer   // wakes the sender for results that may wait a little
+}
+
+// ackMark is where the progress record stood when results were sent.
+type ackMark struct {
+	chunk uint64
+	tasks uint32
+	pos   uint64
+}
+
+// linger is how long a result may wait for others of its chunk when the stream is free.
+const linger = 100 * time.Microsecond
+
+// enough is the size of results, in bytes, that need not wait for more.
+const enough = 256 << 10
+
+var (
+	errTimeout   = errors.New("the task ran into its timeout")
+	errCancelled = fmt.Errorf("the task was cancelled (%w)", context.Canceled)
+	errStopped   = fmt.Errorf("the worker was told to end (%w)", context.Canceled)
+	errLost      = errors.New("the daemon is gone")
+)
+
+func newSession(boot *pb.Bootstrap) *session {
+	s := &session{boot: boot, room: make(chan struct{})}
+	s.work.L = &s.mu
+	s.out.awake = make(chan struct{}, 1)
+	s.out.timer = time.AfterFunc(time.Hour, func() { s.wakeSender() })
+	s.out.timer.Stop()
+	return s
+}
+
+// errInit is an init function that failed.
+type errInit struct{ err error }
+
+func (e *errInit) Error() string { return "the init function failed: " + e.err.Error() }
+
+// exitStatus is the exit status of a worker process that has served.
+func (s *session) exitStatus(err error) int {
+	var failedInit *errInit
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &failedInit):
+		fmt.Fprintln(os.Stderr, "procpool worker:", err)
+		return 1
+	case errors.Is(err, errLost) && s.fatal != nil:
+		s.fatal()
+	}
+	fmt.Fprintln(os.Stderr, "procpool worker:", err)
+	return ExitConfig
+}
+
+// serve is the whole conversation. It returns nil after a stop; ctx is SIGTERM.
+func (s *session) serve(ctx context.Context) error {
+	conn, err := grpc.NewClient("unix:"+s.boot.Socket,
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority("localhost"),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", s.boot.Socket)
+		}),
+		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(wire.Codec{}), grpc.MaxCallRecvMsgSize(wire.MaxMessage), grpc.MaxCallSendMsgSize(wire.MaxMessage)),
+		grpc.WithInitialWindowSize(1<<20), grpc.WithInitialConnWindowSize(16<<20), grpc.WithDisableRetry())
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	life, end := context.WithCancelCause(context.Background())
+	defer end(nil)
+	if s.stream, err = pb.NewWorkerServiceClient(conn).Attach(life); err != nil {
+		return fmt.Errorf("attach to %s: %w", s.boot.Socket, err)
+	}
+	if err := s.hello(); err != nil {
+		return err
+	}
+	if err := s.initialise(ctx); err != nil {
+		return err
+	}
+
+	received := make(chan error, 1)
+	go func() { received <- s.receive(life) }() // ends when the stream does
+	sent := make(chan struct{})
+	go func() { defer close(sent); s.send() }() // ends when out.ended or the stream breaks
+	ran := make(chan struct{})
+	go s.run(life, ran) // ends when stopping or broken
+	unwatch := context.AfterFunc(ctx, func() { s.stop(errStopped) })
+	defer unwatch()
+
+	err = <-received
+	select {
+	case <-ran: // it has said goodbye
+		<-sent
+		return nil
+	default:
+	}
+	// The stream is gone before its time.
+	s.mu.Lock()
+	s.broken, s.stopping, s.out.ended = true, true, true
+	s.mu.Unlock()
+	s.work.Broadcast()
+	s.wakeSender()
+	end(errLost)
+	select {
+	case <-ran:
+	case <-time.After(lostGrace):
+	}
+	return fmt.Errorf("%w: %w", errLost, err)
+}
+
+// hello introduces the worker and waits for the answer.
+func (s *session) hello() error {
+	h := &pb.Hello{
+		Token: s.boot.Token, Generation: s.boot.Generation, ProtocolMin: ProtocolMin, ProtocolMax: ProtocolMax,
+		CreditTasks: 1, CreditBytes: creditBytes, Sdk: sdkName(),
+	}
+	if s.progress != nil {
+		h.Features, h.CreditTasks = []string{FeatureProgress}, creditTasks
+	}
+	for _, f := range registry.functions {
+		h.Functions = append(h.Functions, f.Function)
+	}
+	if err := s.stream.SendMsg(&wire.AttachRequest{Head: &pb.AttachRequest{Hello: h}}); err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("%w: say hello: %w", errLost, err)
+	}
+	m := &wire.AttachResponse{}
+	if err := s.stream.RecvMsg(m); err != nil {
+		return fmt.Errorf("%w: wait for welcome: %w", errLost, err)
+	}
+	switch {
+	case m.Head.GetRefused() != nil:
+		return errors.New(m.Head.Refused.Message)
+	case m.Head.GetWelcome() == nil:
+		return errors.New("the daemon answered hello with neither welcome nor refused")
+	}
+	s.welcome = m.Head.Welcome
+	s.credit = int(s.welcome.OutputCredit)
+	return nil
+}
+
+// initialise runs the init function and says whether it succeeded.
+func (s *session) initialise(ctx context.Context) error {
+	ready := &pb.Ready{}
+	var err error
+	if registry.init != nil {
+		err = protect(func() error { return registry.init(ctx, s.welcome.InitArgument) })
+	}
+	if err != nil {
+		ready.Error = taskError(err)
+	}
+	if serr := s.stream.SendMsg(&wire.AttachRequest{Head: &pb.AttachRequest{Ready: ready}}); serr != nil {
+		return fmt.Errorf("%w: say ready: %w", errLost, serr)
+	}
+	if err != nil {
+		s.stream.CloseSend()
+		s.stream.RecvMsg(&wire.AttachResponse{}) // until the daemon has read it
+		return &errInit{err}
+	}
+	return nil
+}
+
+// protect runs f in a goroutine of its own and makes an error of a panic and of Goexit.
+func protect(f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		err := error(&crash{kind: "goexit", message: "the init function called runtime.Goexit"})
+		defer func() {
+			if r := recover(); r != nil {
+				err = &crash{kind: "panic", message: fmt.Sprint(r), stack: string(debug.Stack())}
+			}
+			done <- err
+		}()
+		err = f()
+	}()
+	return <-done
+}
+
+// receive takes the daemon's messages in, until there are no more.
+func (s *session) receive(life context.Context) error {
+	for {
+		m := &wire.AttachResponse{}
+		if err := s.stream.RecvMsg(m); err != nil {
+			return err
+		}
+		s.mu.Lock()
+		for i := range m.Chunks {
+			s.add(life, &m.Chunks[i])
+		}
+		if h := m.Head; h != nil {
+			s.hear(h)
+		}
+		s.mu.Unlock()
+		s.work.Signal()
+		if m.Head.GetStop() != nil {
+			s.stop(nil)
+		}
+	}
+}
+
+// add queues a chunk.
+func (s *session) add(life context.Context, w *wire.Chunk) {
+	c := &chunk{Chunk: *w, n: w.Items.Len()}
+	c.end = c.n
+	c.items = c.Items.Items()
+	if int(c.Function) < len(registry.functions) {
+		c.fn = registry.functions[c.Function]
+	}
+	c.ctx, c.stop = context.WithCancelCause(life)
+	if w.DeadlineUnixNS != 0 {
+		var cancel context.CancelFunc
+		c.ctx, cancel = context.WithDeadline(c.ctx, time.Unix(0, w.DeadlineUnixNS))
+		stop := c.stop
+		c.stop = func(cause error) { stop(cause); cancel() }
+	}
+	if s.stopping {
+		s.giveBack(c, 0)
+		return
+	}
+	s.queue = append(s.queue, c)
+}
+
+// hear takes in what a message says besides work. mu is held.
+func (s *session) hear(h *pb.AttachResponse) {
+	if h.Ack != nil {
+		s.acknowledged(h.Ack)
+	}
+	for _, x := range h.Cancels {
+		s.cancelTask(x.Chunk, int(x.Offset))
+	}
+	for _, r := range h.Revokes {
+		s.revoke(r.Chunk, int(r.From))
+	}
+	if h.OutputCredit > 0 {
+		s.credit += int(h.OutputCredit)
+		close(s.room)
+		s.room = make(chan struct{})
+	}
+}
+
+func (s *session) find(id uint64) *chunk {
+	for _, c := range s.queue {
+		if c.ID == id {
+			return c
+		}
+	}
+	return nil
+}
+
+// acknowledged frees what the daemon has taken over. mu is held, which the runner does not need to look at progress; so freeing is left to it.
+func (s *session) acknowledged(a *pb.Ack) {
+	for i, m := range s.marks {
+		if m.chunk == a.Chunk && m.tasks == a.Tasks {
+			if s.progress != nil {
+				s.progress.free(m.pos)
+			}
+			s.marks = s.marks[i+1:]
+			s.asked = false
+			return
+		}
+	}
+}
+
+func (s *session) cancelTask(id uint64, offset int) {
+	if s.current.chunk != nil && s.current.chunk.ID == id && s.current.offset == offset {
+		s.current.cancel(errCancelled)
+		return
+	}
+	if c := s.find(id); c != nil && offset >= c.next {
+		if c.cancel == nil {
+			c.cancel = make(map[int]bool)
+		}
+		c.cancel[offset] = true
+	}
+}
+
+// revoke gives back what has not been started of a chunk. There is always an answer.
+func (s *session) revoke(id uint64, from int) {
+	c := s.find(id)
+	if c == nil {
+		s.say(func(h *pb.AttachRequest) {
+			h.Returned = append(h.Returned, &pb.Returned{Chunk: id, From: uint32(from)})
+		})
+		return
+	}
+	s.giveBack(c, from)
+}
+
+// giveBack says which tasks of c will not be run: those from place from on that have not been started. mu is held.
+func (s *session) giveBack(c *chunk, from int) {
+	from = min(max(from, c.next), c.end)
+	answer := from
+	if from == c.end {
+		answer = c.n
+	}
+	c.end = from
+	s.say(func(h *pb.AttachRequest) {
+		h.Returned = append(h.Returned, &pb.Returned{Chunk: c.ID, From: uint32(answer)})
+	})
+}
+
+// stop has the runner end after the task in hand. With a cause, that task is cancelled.
+func (s *session) stop(cause error) {
+	s.mu.Lock()
+	s.stopping = true
+	if cause != nil && s.current.chunk != nil {
+		s.current.cancel(cause)
+	}
+	s.mu.Unlock()
+	s.work.Signal()
+}
+
+// say changes the head of the next message. mu is held.
+func (s *session) say(f func(*pb.AttachRequest)) {
+	if s.out.head == nil {
+		s.out.head = &pb.AttachRequest{}
+	}
+	f(s.out.head)
+	s.flush()
+}
+
+// flush has the sender send. mu is held.
+func (s *session) flush() {
+	if s.out.ready && !s.out.idle {
+		return
+	}
+	s.out.ready = true
+	s.wakeSender()
+}
+
+func (s *session) wakeSender() {
+	select {
+	case s.out.awake <- struct{}{}:
+	default:
+	}
+}
+
+// send sends whatever is ready, until there is nothing more to come.
+func (s *session) send() {
+	defer s.out.timer.Stop()
+	for {
+		m, ended := s.takeOut()
+		if m == nil && ended {
+			s.stream.CloseSend()
+			return
+		}
+		if m == nil {
+			<-s.out.awake
+			continue
+		}
+		if err := s.stream.SendMsg(m); err != nil {
+			return // the receiver sees why
+		}
+	}
+}
+
+// takeOut is the next message.
+func (s *session) takeOut() (m *wire.AttachRequest, ended bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o := &s.out
+	if o.head == nil && len(o.results) == 0 {
+		o.idle, o.ready = true, false
+		return nil, o.ended
+	}
+	o.idle, o.ready = false, false
+	m = &wire.AttachRequest{Head: o.head, Results: o.results}
+	if n := len(o.results); n > 0 {
+		last := &o.results[n-1]
+		s.marks = append(s.marks, ackMark{last.Chunk, last.First + uint32(last.Len()), o.pos})
+	}
+	o.head, o.results, o.bytes = nil, nil, 0
+	return m, false
+}
+
+func sdkName() string {
+	var b strings.Builder
+	b.WriteString("procpool-go")
+	if info, ok := debug.ReadBuildInfo(); ok {
+		fmt.Fprintf(&b, " %s", info.GoVersion)
+	}
+	return b.String()
+}
+
+func validUTF8(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
+
+var _ = proto.Marshal
