@@ -47,20 +47,21 @@ type Client struct {
 const systemAddr = "/run/procpool/api.sock"
 
 // Addresses lists the sockets at which Dial looks for a daemon when no address is given, in this order. $PROCPOOL_ADDR stands alone: a
-// program whose daemon is named is never given another one. Else there are [UserAddr] and the system's, /run/procpool/api.sock.
+// program whose daemon is named is never given another one. Else there are the user's own daemon and the
+// system's: procpool/api.sock in $XDG_RUNTIME_DIR, else in /run/user/UID if that directory exists, else ~/.procpool/run/api.sock; then
+// /run/procpool/api.sock.
 func Addresses() []string {
 	if addr := os.Getenv("PROCPOOL_ADDR"); addr != "" {
 		return []string{addr}
 	}
-	if user := UserAddr(); user != systemAddr {
+	if user := userAddr(); user != systemAddr {
 		return []string{user, systemAddr}
 	}
 	return []string{systemAddr}
 }
 
-// UserAddr is where the user's own daemon listens: procpool/api.sock in $XDG_RUNTIME_DIR, else in /run/user/UID if that directory exists, else
-// ~/.procpool/run/api.sock. For a user without a home it is the system's address.
-func UserAddr() string {
+// userAddr is where the user's own daemon listens; for a user without a home, where the system's does.
+func userAddr() string {
 	if dir := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) {
 		return filepath.Join(dir, "procpool", "api.sock")
 	}
@@ -135,6 +136,7 @@ func DialFunc(ctx context.Context, dial func(context.Context) (net.Conn, error),
 	}
 	c.dataRPC, c.controlRPC = pb.NewPoolServiceClient(c.data), pb.NewPoolServiceClient(c.control)
 	if err := connect(ctx, c.data); err != nil {
+		_ = first.Close() // nobody may have asked for it
 		return nil, errors.Join(err, c.data.Close(), c.control.Close())
 	}
 	return c, nil
@@ -165,16 +167,18 @@ func newConn(dial func(context.Context, string) (net.Conn, error)) (*grpc.Client
 // connect waits until whoever listens has answered as a gRPC server does.
 func connect(ctx context.Context, conn *grpc.ClientConn) error {
 	conn.Connect()
-	for {
-		switch state := conn.GetState(); state {
-		case connectivity.Ready:
+	for tried := false; ; {
+		state := conn.GetState()
+		switch {
+		case state == connectivity.Ready:
 			return nil
-		case connectivity.TransientFailure, connectivity.Shutdown:
+		case state == connectivity.Idle && !tried, state == connectivity.Connecting:
+			tried = state == connectivity.Connecting
+		default: // failed, or lost at once
 			return errors.New("it listens, but does not answer as procpoold does, or does not admit this user")
-		default:
-			if !conn.WaitForStateChange(ctx, state) {
-				return contextError(ctx)
-			}
+		}
+		if !conn.WaitForStateChange(ctx, state) {
+			return contextError(ctx)
 		}
 	}
 }

@@ -125,18 +125,10 @@ func (c *Client) OpenPool(ctx context.Context, opts ...PoolOption) (*Pool, error
 	return p, nil
 }
 
-// CheckServing is [ErrNotServing] in a process that was started as a worker and has not called workerproc.Main. Opening a pool there would start
-// workers that open pools, and so on. OpenPool and CreatePool check it; so does whoever starts a daemon before that.
-func CheckServing() error {
-	if os.Getenv("PROCPOOL_WORKER") != "" {
-		return ErrNotServing
-	}
-	return nil
-}
-
+// configure refuses what would make a worker that does not serve start workers of its own, and these more of them.
 func configure(opts []PoolOption) (*poolConfig, error) {
-	if err := CheckServing(); err != nil {
-		return nil, err
+	if os.Getenv("PROCPOOL_WORKER") != "" {
+		return nil, ErrNotServing
 	}
 	return newPoolConfig(opts)
 }
@@ -231,7 +223,8 @@ func (p *Pool) Join(ctx context.Context) error {
 }
 
 // Terminate drops the pool's work, for every client of it, and kills its workers; running tasks have the cancel grace. Calls and results that still wait end with
-// [ErrPoolTerminated]. It returns when the workers have been reaped, within 10 s. Made for defer: idempotent, and later calls return what the first did.
+// [ErrPoolTerminated]. It returns when the workers have been reaped, or
+// with an error after some 10 s. Made for defer: idempotent, and later calls return what the first did.
 func (p *Pool) Terminate() error {
 	p.terminateOnce.Do(func() { p.terminateErr = p.terminate() })
 	return p.terminateErr

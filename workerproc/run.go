@@ -24,19 +24,19 @@ func (c *crash) Stack() string { return c.stack }
 // run runs tasks until there are no more to come, then closes ran. A function that calls runtime.Goexit takes the goroutine with it;
 // then another one goes on.
 func (s *session) run(life context.Context, ran chan<- struct{}) {
-	var t task
+	t := &task{stride: 1}
 	defer func() {
 		if t.started { // Goexit
 			t.failed = &crash{kind: "goexit", message: "the function called runtime.Goexit", stack: string(debug.Stack())}
-			s.finish(&t)
+			s.finish(t)
 			go s.run(life, ran)
 			return
 		}
 		close(ran)
 	}()
-	for s.take(&t, life) {
-		s.call(&t)
-		s.finish(&t)
+	for s.take(t, life) {
+		s.call(t)
+		s.finish(t)
 	}
 	s.goodbye()
 }
@@ -47,14 +47,24 @@ type task struct {
 	offset  int
 	arg     []byte
 	ctx     context.Context
-	cancel  context.CancelFunc
-	began   time.Time
-	ended   time.Time
-	started bool // between call and finish
+	cancel  context.CancelFunc // of ctx, if the task has a timeout
+	started bool               // between call and finish
 	result  []byte
 	failed  error
-	scratch []byte // for results, used again and again
+	scratch []byte        // for results, used again and again
+	infos   []taskContext // for the next tasks
+
+	// Reading the clock takes as long as a small task. So it is read after every stride tasks, and stride grows while tasks are tiny.
+	began  time.Time // the last reading; zero: it must be read, because time has passed without a task
+	unread int       // tasks since
+	stride int
 }
+
+// A stride grows up to strideMost while its tasks together take less than strideTime.
+const (
+	strideMost = 16
+	strideTime = 20 * time.Microsecond
+)
 
 // take finds the next task. False: there will be none.
 func (s *session) take(t *task, life context.Context) bool {
@@ -62,7 +72,7 @@ func (s *session) take(t *task, life context.Context) bool {
 	defer s.mu.Unlock()
 	for {
 		for len(s.queue) == 0 && !s.stopping {
-			t.ended = time.Time{}
+			t.began = time.Time{}
 			s.work.Wait()
 		}
 		if s.stopping {
@@ -90,16 +100,24 @@ func (s *session) take(t *task, life context.Context) bool {
 		if c.TaskTimeoutNS > 0 {
 			t.ctx, t.cancel = context.WithTimeoutCause(c.ctx, time.Duration(c.TaskTimeoutNS), errTimeout)
 		}
-		s.current = running{chunk: c, offset: t.offset, cancel: func(cause error) { c.stop(cause); c.ctx = nil }}
+		s.current = running{chunk: c, offset: t.offset}
 		return true
+	}
+}
+
+// cancelCurrent ends the context of the task in hand. mu is held.
+func (s *session) cancelCurrent(cause error) {
+	if c := s.current.chunk; c != nil && c.ctx != nil {
+		c.stop(cause)
+		c.ctx = nil // the next task gets another one
 	}
 }
 
 // call runs the task's function.
 func (s *session) call(t *task) {
 	c := t.chunk
-	if t.began = t.ended; t.began.IsZero() { // else it began when the last one ended
-		t.began = time.Now()
+	if t.began.IsZero() {
+		t.began, t.unread = time.Now(), 0
 	}
 	if s.progress != nil {
 		s.progress.begin(c.ID, t.offset, toMonotonic(t.began))
@@ -109,6 +127,12 @@ func (s *session) call(t *task) {
 		t.failed = fmt.Errorf("this worker has no function number %d", c.Function)
 		return
 	}
+	if len(t.infos) == 0 {
+		t.infos = make([]taskContext, 32)
+	}
+	info := &t.infos[0]
+	t.infos = t.infos[1:]
+	*info = taskContext{Context: t.ctx, session: s, chunk: c, offset: t.offset}
 	t.started = true
 	defer func() {
 		if r := recover(); r != nil {
@@ -116,28 +140,45 @@ func (s *session) call(t *task) {
 			t.started = false
 		}
 	}()
-	t.result, t.failed = c.fn.run(&taskContext{Context: t.ctx, session: s, chunk: c, offset: t.offset}, t.arg, t.scratch[:0])
+	t.result, t.failed = c.fn.run(info, t.arg, t.scratch[:0])
 	t.started = false
 }
 
 // finish hands the outcome of the task in hand to the sender. If the progress record has no room for it, it waits until the daemon has it.
 func (s *session) finish(t *task) {
 	t.started = false
-	t.ended = time.Now()
+	ran := t.clock()
 	if limit := s.welcome.ResultLimit; t.failed == nil && limit > 0 && uint64(len(t.result)) > limit {
 		t.failed = fmt.Errorf("the result has %d bytes; at most %d are allowed", len(t.result), limit)
 	}
 	s.mu.Lock()
 	s.current = running{}
-	kept := s.record(t, t.ended.Sub(t.began))
+	kept := s.record(t, ran)
 	for !kept && !s.broken && (len(s.out.results) > 0 || len(s.marks) > 0) {
 		s.work.Wait()
-		t.ended = time.Time{}
+		t.began = time.Time{}
 	}
 	s.mu.Unlock()
 	if t.cancel != nil {
 		t.cancel()
 	}
+}
+
+// clock is how long the tasks since the last reading have run, at the end of a stride; else 0.
+func (t *task) clock() (ran time.Duration) {
+	if t.unread++; t.unread < t.stride && t.offset+1 < t.chunk.n {
+		return 0
+	}
+	now := time.Now()
+	ran = now.Sub(t.began)
+	switch {
+	case ran > strideTime*time.Duration(t.unread)/time.Duration(t.stride):
+		t.stride = 1
+	case t.unread == t.stride:
+		t.stride = min(2*t.stride, strideMost)
+	}
+	t.began, t.unread = now, 0
+	return ran
 }
 
 // record adds an outcome to what waits for the sender. It reports false if the progress record has no room for it. mu is held.

@@ -16,7 +16,6 @@ import (
 	"github.com/procpool/procpool/proto/wire"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/protobuf/proto"
 )
 
 // session is a worker's life on its stream. Three goroutines share it: the receiver takes messages in, the runner runs tasks, the sender
@@ -58,7 +57,6 @@ type chunk struct {
 type running struct {
 	chunk  *chunk // nil: there is none
 	offset int
-	cancel context.CancelCauseFunc
 }
 
 // outgoing is what waits for the sender.
@@ -334,7 +332,7 @@ func (s *session) acknowledged(a *pb.Ack) {
 
 func (s *session) cancelTask(id uint64, offset int) {
 	if s.current.chunk != nil && s.current.chunk.ID == id && s.current.offset == offset {
-		s.current.cancel(errCancelled)
+		s.cancelCurrent(errCancelled)
 		return
 	}
 	if c := s.find(id); c != nil && offset >= c.next {
@@ -374,8 +372,8 @@ func (s *session) giveBack(c *chunk, from int) {
 func (s *session) stop(cause error) {
 	s.mu.Lock()
 	s.stopping = true
-	if cause != nil && s.current.chunk != nil {
-		s.current.cancel(cause)
+	if cause != nil {
+		s.cancelCurrent(cause)
 	}
 	s.mu.Unlock()
 	s.work.Signal()
@@ -454,5 +452,3 @@ func sdkName() string {
 }
 
 func validUTF8(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
-
-var _ = proto.Marshal

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -184,7 +185,7 @@ func TestMapSaysWhatFailed(t *testing.T) {
 	r := finish(t, procpool(t, "map", "-k", "--", "sh", "-c", `echo out $1; echo err $1 >&2; if [ $1 = 9 ]; then kill -9 $$; fi; exit $1`, "_", "{}", ":::", "0", "3", "9"))
 	wantErr := "err 0\nerr 3\nerr 9\nprocpool: item 2 (3): exit status 3\nprocpool: item 3 (9): killed by SIGKILL\nprocpool: 2 of 3 failed\n"
 	if want := (result{"out 0\nout 3\nout 9\n", wantErr, 2}); r != want {
-		t.Errorf("got  %+q\nwant %+q", r, want)
+		t.Errorf("got  %#v\nwant %#v", r, want)
 	}
 }
 
@@ -263,7 +264,7 @@ func TestMapWritesJSON(t *testing.T) {
 		if o.Seconds <= 0 || o.Seconds > patience.Seconds() || o.Worker == "" || string(o.Stderr)[0] != '\xe9' {
 			t.Errorf("item %d took %v s in worker %q and wrote %q to stderr", o.Index, o.Seconds, o.Worker, o.Stderr)
 		}
-		o.Seconds, o.Worker, o.Stderr = 0, "", nil
+		o.Seconds, o.Worker, o.Stderr = 0, "", nil // these differ from run to run
 		got = append(got, o)
 	}
 	want := []object{
@@ -271,8 +272,8 @@ func TestMapWritesJSON(t *testing.T) {
 		{Index: 1, Item: text("b"), Outcome: "task_error", ExitCode: 1, Stdout: text("o<b"), Attempt: 1, Error: "exit status 1"},
 		{Index: 2, Item: text("no such"), Outcome: "task_error", ExitCode: 2, Stdout: text("o<no such"), Attempt: 1, Error: "exit status 2"},
 	}
-	if fmt.Sprintf("%+q", got) != fmt.Sprintf("%+q", want) || r.status != 2 {
-		t.Errorf("got  %+q with status %d\nwant %+q with status 2", got, r.status, want)
+	if !reflect.DeepEqual(got, want) || r.status != 2 {
+		t.Errorf("got  %+v with status %d\nwant %+v with status 2", got, r.status, want)
 	}
 }
 
