@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -43,7 +44,7 @@ func ApplyAsync[A, R any](ctx context.Context, pool *Pool, fn Function[A, R], ar
 		if err == nil {
 			err = s.add(ctx, item.Data, task)
 		}
-		if err == errFinished {
+		if errors.Is(err, errFinished) {
 			continue // it will take no more; the pool has another one by now
 		}
 		if err != nil {

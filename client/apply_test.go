@@ -140,19 +140,19 @@ func TestApplyWindowCountsBytes(t *testing.T) {
 		n := make(chan int, 10)
 		go func() {
 			for i := range 10 {
-				ApplyAsync(t.Context(), p, echo, make([]byte, 1<<20), Window(0, 3<<20))
+				ApplyAsync(t.Context(), p, echo, make([]byte, 100<<10), Window(0, 300<<10))
 				n <- i
 			}
 			close(n)
 		}()
 		synctest.Wait()
 		if len(n) != 3 {
-			t.Errorf("%d applies of 1 MiB went through, want 3", len(n))
+			t.Errorf("%d applies of 100 KiB went through, want 3", len(n))
 		}
 		release()
 		for range n {
 		}
-		if got, err := Apply(t.Context(), p, echo, make([]byte, 5<<20), Window(0, 3<<20)); err != nil || len(got) != 5<<20 {
+		if got, err := Apply(t.Context(), p, echo, make([]byte, 500<<10), Window(0, 300<<10)); err != nil || len(got) != 500<<10 {
 			t.Errorf("one larger than the window: %d bytes, %v; want it to pass alone", len(got), err)
 		}
 	})
@@ -182,7 +182,7 @@ func TestApplyCancelledByItsContext(t *testing.T) {
 		if len(cancels) != 1 || !slices.Equal(cancels[0].Indexes, []uint64{1, 2}) || cancels[0].CallId != f.settings[0].CallId {
 			t.Errorf("cancels are %v, want one of tasks 1 and 2", cancels)
 		}
-		time.Sleep(cancelRepeat) // a cancel that overtook its task has been in vain
+		pass(cancelRepeat) // a cancel that overtook its task has been in vain
 		synctest.Wait()
 		if n := len(f.cancelRequests()); n != 2 {
 			t.Errorf("%d cancels, want it to be repeated", n)
@@ -209,12 +209,12 @@ func TestUnusedApplyStreamEnds(t *testing.T) {
 		p := f.pool(t)
 		for range 3 {
 			for range 5 {
-				time.Sleep(applyIdle / 2)
+				pass(applyIdle / 2)
 				if _, err := Apply(t.Context(), p, double, 1); err != nil {
 					t.Fatal(err)
 				}
 			}
-			time.Sleep(2 * applyIdle)
+			pass(2 * applyIdle)
 			synctest.Wait()
 			if n := f.count(&f.live); n != 0 {
 				t.Errorf("%d calls are open at the daemon, want none", n)
@@ -269,7 +269,7 @@ func TestApplyOutput(t *testing.T) {
 				id++
 			}
 			*r = wire.CallRequest{}
-			if err := f.recv(stream, r); err == io.EOF {
+			if err := f.recv(stream, r); errors.Is(err, io.EOF) {
 				return nil
 			} else if err != nil {
 				return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -54,7 +55,6 @@ type applyStream struct {
 	sending   bool                   // somebody is in SendMsg
 	finishing bool                   // takes no more tasks
 	ended     bool                   // no more outcomes will come
-	err       error                  // why
 	groups    map[<-chan struct{}]*taskGroup
 	cancels   bool   // cancelTasks runs
 	idleID    uint64 // nextID at the last look of idle
@@ -100,13 +100,14 @@ func (p *Pool) applyStream(key applyKey) (*applyStream, error) {
 	}
 	s.work.L = &s.mu
 	s.spawn = func(f func(context.Context)) bool { return p.client.start(func() { f(ctx) }) }
-	if !p.client.start(func() { s.run(ctx) }) {
-		cancel(nil)
-		return nil, ErrClosed
-	}
 	s.mu.Lock()
 	s.idleTimer = time.AfterFunc(applyIdle, s.idle)
 	s.mu.Unlock()
+	if !p.client.start(func() { s.run(ctx) }) {
+		s.idleTimer.Stop()
+		cancel(nil)
+		return nil, ErrClosed
+	}
 	context.AfterFunc(ctx, func() {
 		s.mu.Lock()
 		s.idleTimer.Stop()
@@ -224,7 +225,7 @@ func (s *applyStream) run(ctx context.Context) {
 	if err == nil {
 		settings := s.key.request(s.pool.name, s.key.function, s.callID)
 		err = stream.SendMsg(&wire.CallRequest{Settings: settings})
-		if err == io.EOF { // why, is what receiving says
+		if errors.Is(err, io.EOF) { // why, is what receiving says
 			err = stream.RecvMsg(new(wire.CallResponse))
 		}
 	}
@@ -264,7 +265,7 @@ func (s *applyStream) receive(ctx context.Context, stream grpc.ClientStream) err
 	var good []ended
 	for {
 		var r wire.CallResponse
-		if err := stream.RecvMsg(&r); err == io.EOF {
+		if err := stream.RecvMsg(&r); errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
 			return rpcError(ctx, err, "%s", s.what())

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"errors"
 	"io"
 	"slices"
 	"testing"
@@ -20,7 +21,7 @@ func reflectItems(stream grpc.ServerStream, r *wire.CallRequest) error {
 			index += uint64(n)
 		}
 		*r = wire.CallRequest{}
-		if err := stream.RecvMsg(r); err == io.EOF {
+		if err := stream.RecvMsg(r); errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
 			return err

@@ -113,7 +113,7 @@ func rpcError(ctx context.Context, err error, format string, args ...any) error 
 // contextError is the end of ctx, with its cause if there is another one.
 func contextError(ctx context.Context) error {
 	err, cause := ctx.Err(), context.Cause(ctx)
-	if ours, ok := cause.(*ending); ok {
+	if ours := (*ending)(nil); errors.As(cause, &ours) {
 		return ours.error
 	}
 	if errors.Is(cause, err) {

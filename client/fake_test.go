@@ -47,8 +47,8 @@ type fake struct {
 }
 
 // newFake starts a fake with a pool "p". It lives as long as the test.
-func newFake(t testing.TB) *fake {
-	t.Helper()
+func newFake(tb testing.TB) *fake {
+	tb.Helper()
 	f := &fake{
 		listener: bufconn.Listen(1 << 20),
 		states:   map[string]pb.PoolState{"p": pb.PoolState_POOL_STATE_OPEN},
@@ -62,7 +62,7 @@ func newFake(t testing.TB) *fake {
 		defer close(served)
 		_ = f.server.Serve(f.listener)
 	}()
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		f.server.Stop()
 		<-served
 	})
@@ -72,26 +72,26 @@ func newFake(t testing.TB) *fake {
 func (f *fake) dial(ctx context.Context) (net.Conn, error) { return f.listener.DialContext(ctx) }
 
 // client is a client of f, closed at the end of the test.
-func (f *fake) client(t testing.TB, opts ...Option) *Client {
-	t.Helper()
-	c, err := DialFunc(t.Context(), f.dial, opts...)
+func (f *fake) client(tb testing.TB, opts ...Option) *Client {
+	tb.Helper()
+	c, err := DialFunc(tb.Context(), f.dial, opts...)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err := c.Close(); err != nil {
-			t.Errorf("close client: %v", err)
+			tb.Errorf("close client: %v", err)
 		}
 	})
 	return c
 }
 
 // pool is the pool "p" of a new client of f.
-func (f *fake) pool(t testing.TB) *Pool {
-	t.Helper()
-	p, err := f.client(t).Pool(t.Context(), "p")
+func (f *fake) pool(tb testing.TB) *Pool {
+	tb.Helper()
+	p, err := f.client(tb).Pool(tb.Context(), "p")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return p
 }
@@ -220,7 +220,7 @@ func (f *fake) runTasks(stream grpc.ServerStream, r *wire.CallRequest) error {
 			return err
 		}
 		*r = wire.CallRequest{}
-		if err := f.recv(stream, r); err == io.EOF {
+		if err := f.recv(stream, r); errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
 			return err
@@ -419,13 +419,18 @@ func (f *fake) sizes() []int {
 }
 
 // eventually waits, outside of bubbles, for what has no event of its own.
-func eventually(t testing.TB, what string, ok func() bool) {
+func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(5 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(5 * time.Second); !ok(); pass(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("not within 5 s: %s", what)
 		}
 	}
+}
+
+// pass lets time pass: in a bubble on its clock, elsewhere only in eventually's bounded poll.
+func pass(d time.Duration) {
+	time.Sleep(d) //nolint:forbidigo // see above
 }
 
 // numbers is 0, 1, 2… n-1.

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -183,7 +184,7 @@ func (c *lazyCall) receive(ctx context.Context, stream grpc.ClientStream) {
 	for {
 		var r wire.CallResponse
 		err := stream.RecvMsg(&r)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			c.flow.end(c.what())
 			return
 		}

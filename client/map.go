@@ -128,7 +128,7 @@ func (m *mapCall[A, R]) receive(ctx context.Context, stream grpc.ClientStream, e
 	decode := m.fn.DecodeResult
 	for {
 		var r wire.CallResponse
-		if err := stream.RecvMsg(&r); err == io.EOF {
+		if err := stream.RecvMsg(&r); errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
 			return m.rpcError(ctx, err)

@@ -232,18 +232,24 @@ func MaxAttempts(n int) CallOption {
 func RetryOn(kinds ...error) CallOption {
 	return func(c *callConfig) {
 		for _, k := range kinds {
-			switch k {
-			case ErrWorkerLost:
-				c.retryOn |= 1 << pb.Outcome_OUTCOME_WORKER_LOST
-			case ErrTask:
-				c.retryOn |= 1 << pb.Outcome_OUTCOME_TASK_ERROR
-			case ErrTimeout:
-				c.retryOn |= 1 << pb.Outcome_OUTCOME_TIMEOUT
-			default:
+			known := false
+			for kind, outcome := range retryable {
+				if errors.Is(k, kind) {
+					known = true
+					c.retryOn |= 1 << outcome
+				}
+			}
+			if !known {
 				c.bad("retry on %q: only ErrWorkerLost, ErrTask and ErrTimeout can be retried", k)
 			}
 		}
 	}
+}
+
+var retryable = map[error]pb.Outcome{
+	ErrWorkerLost: pb.Outcome_OUTCOME_WORKER_LOST,
+	ErrTask:       pb.Outcome_OUTCOME_TASK_ERROR,
+	ErrTimeout:    pb.Outcome_OUTCOME_TIMEOUT,
 }
 
 // StopOnError ends a Map or IMap at its first failed task, which then is the call's error. Tasks that run are cancelled.

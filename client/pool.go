@@ -231,6 +231,9 @@ func (p *Pool) Terminate() error {
 }
 
 func (p *Pool) terminate() error {
+	if p.released() {
+		return nil // Join has seen the end
+	}
 	terminated := p.closedError(pb.Reason_REASON_POOL_TERMINATED, "is terminated")
 	p.refuse(terminated)
 	ctx, cancel := context.WithTimeout(context.Background(), terminatePatience)
@@ -246,6 +249,14 @@ func (p *Pool) terminate() error {
 		err = nil
 	}
 	return p.release(err)
+}
+
+// released tells whether the pool's end has been seen.
+func (p *Pool) released() bool {
+	p.client.mu.Lock()
+	defer p.client.mu.Unlock()
+	_, there := p.client.pools[p]
+	return !there
 }
 
 // release lets go of the pool at its end.

@@ -168,7 +168,7 @@ func TestTerminateEndsEverythingThatWaits(t *testing.T) {
 				if took := time.Since(begin); took > terminatePatience+2*endPatience {
 					t.Errorf("terminate took %v", took)
 				}
-				if again := p.Terminate(); again != err {
+				if again := p.Terminate(); !errors.Is(again, err) {
 					t.Errorf("terminate again: %v, want what it was", again)
 				}
 				if _, err := many.Get(t.Context()); !errors.Is(err, ErrPoolTerminated) {

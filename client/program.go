@@ -11,7 +11,7 @@ import (
 
 // completeProgram fills in what p does not say from this process: program, directory, environment, umask.
 func completeProgram(p *pb.Program) error {
-	image := "" // file to identify; other than the path only for the running program, which may have been replaced since
+	var image string // file to identify; other than the path only for the running program, which may have been replaced since
 	if p.Path == "" {
 		self, err := os.Executable()
 		if err != nil {

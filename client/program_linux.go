@@ -12,7 +12,7 @@ func runningImage(string) string { return "/proc/self/exe" }
 
 func fileID(info os.FileInfo) (device, inode uint64) {
 	if s, ok := info.Sys().(*syscall.Stat_t); ok {
-		return uint64(s.Dev), s.Ino
+		return uint64(s.Dev), s.Ino //nolint:unconvert // Dev has 32 bits on some architectures
 	}
 	return 0, 0
 }

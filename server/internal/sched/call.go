@@ -231,8 +231,8 @@ func (p *Pool) requeue(c *call, parts []Part, attempts int) {
 	}
 }
 
-// fail delivers tasks that have no report. Nobody ran them, or whoever did is not to be named.
-func (p *Pool) fail(c *call, parts []Part, attempts int, o Outcome, r Reason) {
+// fail delivers tasks that have no report.
+func (p *Pool) fail(c *call, parts []Part, attempts int, o Outcome, r Reason) *Delivery {
 	mark, n := len(p.out.parts), 0
 	for _, part := range parts {
 		p.out.parts = append(p.out.parts, part)
@@ -242,6 +242,7 @@ func (p *Pool) fail(c *call, parts []Part, attempts int, o Outcome, r Reason) {
 	c.failed += uint64(n)
 	d := p.deliver(c, mark, n)
 	d.Attempts, d.Outcome, d.Reason = attempts, o, r
+	return d
 }
 
 // failQueue empties the queue of c: Cancelled, or for some reasons Rejected.
@@ -257,9 +258,9 @@ func (p *Pool) failQueue(c *call, r Reason) {
 		if r == BootFailure || r == Stopping && attempts == 0 {
 			o = Rejected
 		}
-		p.fail(c, parts, attempts, o, r)
+		d := p.fail(c, parts, attempts, o, r)
 		if r == BootFailure {
-			p.out.deliveries[len(p.out.deliveries)-1].Why = p.why
+			d.Why = p.why
 		}
 	}
 	c.queued = 0

@@ -34,6 +34,10 @@ func (h *heap[T]) set(n *node[T], key moment) {
 		h.up(len(h.entries)-1, e)
 		return
 	}
+	if len(h.entries) == 1 {
+		h.entries[0].key = key
+		return
+	}
 	if i := n.pos - 1; key < h.entries[i].key {
 		h.up(i, e)
 	} else {

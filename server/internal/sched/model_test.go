@@ -7,143 +7,6 @@ import (
 	"time"
 )
 
-// What must always hold. checkPool looks at the pool from the inside, after every Settle; world looks at the effects from
-// the outside, as clients and workers see them.
-//
-//  1. Every task has exactly one outcome; nothing follows Ended or Refused; Ended comes when every task has had its outcome.
-//  2. The parts of a delivery or dispatch name the right items: place and bytes agree with what was added.
-//  3. A worker holds no more tasks and bytes than its credits allow (one task always passes), and what the pool thinks it holds is
-//     what it was sent and has not answered for.
-//  4. No task is held by two workers, and no task is dispatched that has had an outcome or was cancelled.
-//  5. A task is dispatched again under a new attempt number only after an outcome that its call retries; take-back and an innocent
-//     worker's end do not count.
-//  6. No worker is idle while a task could be dispatched. A call that could be dispatched is in the fair queue, and no other is.
-//  7. There are never more processes than Workers.
-//  8. When everybody behaves, every call ends, however badly they behaved before. Ended calls leave nothing behind.
-//  9. A closed or terminated pool joins once its calls and processes are gone; there is no effect and no deadline after Joined.
-//  10. Shares are fair within a bound (fair_test.go).
-
-func checkPool(t testing.TB, p *Pool) {
-	t.Helper()
-	if p.joined {
-		if len(p.workers) > 0 || len(p.calls) > 0 || p.alarms.len() > 0 {
-			t.Fatalf("joined with %d workers, %d calls, %d deadlines", len(p.workers), len(p.calls), p.alarms.len())
-		}
-		return
-	}
-	if len(p.workers) > p.cfg.Workers {
-		t.Fatalf("%d processes, want at most %d", len(p.workers), p.cfg.Workers)
-	}
-	starting, ready, loaded, idle := 0, 0, 0, 0
-	inFlight := map[*call]int{}
-	for _, s := range p.slots {
-		w := s.worker
-		if places := b(w != nil) + b(s.place.in != nil) + b(s.alarm.pos > 0); places != 1 && !p.closed {
-			t.Fatalf("a slot is in %d places, want 1", places)
-		}
-		if w == nil {
-			continue
-		}
-		starting += b(w.state < live)
-		ready += b(w.state == live)
-		loaded += b(w.loaded)
-		idle += b(w.line.in == &p.idle)
-		if p.terminated {
-			continue
-		}
-		tasks, bytes, work, revokes := 0, 0, moment(0), w.unanswered
-		for l := w.chunks.front; l != nil; l = l.next {
-			k := l.of
-			todo := k.todo
-			if k.done >= k.end || k.end > k.N {
-				t.Fatalf("worker %d holds chunk %d with tasks %d to %d of %d", w.id, k.ID, k.done, k.end, k.N)
-			}
-			_, size := todo.take(nil, k.end-k.done)
-			tasks += k.end - k.done
-			bytes += size
-			work += moment(k.end-k.done) * k.cost
-			revokes += k.revokes
-			inFlight[k.call] += k.end - k.done
-			if p.calls[k.Call] != k.call {
-				t.Fatalf("worker %d holds a chunk of call %d, which has ended", w.id, k.Call)
-			}
-		}
-		if tasks != w.tasks || bytes != w.bytes || work != w.work || revokes != w.revoking {
-			t.Fatalf("worker %d holds %d tasks, %d bytes, %v of work, %d revokes; its account says %d, %d, %v, %d",
-				w.id, tasks, bytes, work, revokes, w.tasks, w.bytes, w.work, w.revoking)
-		}
-		if tasks > max(1, w.hello.CreditTasks) || tasks > 1 && bytes > w.hello.CreditBytes {
-			t.Fatalf("worker %d holds %d tasks, %d bytes; its credits are %d, %d", w.id, tasks, bytes, w.hello.CreditTasks, w.hello.CreditBytes)
-		}
-		if (w.line.in == &p.idle) != (w.state == live && w.tasks == 0) {
-			t.Fatalf("worker %d with %d tasks: idle %v", w.id, w.tasks, w.line.in == &p.idle)
-		}
-		if w.loaded != (w.state == live && w.tasks > 1 && w.revoking == 0) {
-			t.Fatalf("worker %d: loaded %v", w.id, w.loaded)
-		}
-	}
-	if starting != p.starting || ready != p.ready || loaded != p.loaded {
-		t.Fatalf("%d starting, %d ready, %d loaded; the pool thinks %d, %d, %d", starting, ready, loaded, p.starting, p.ready, p.loaded)
-	}
-	if idle > 0 && p.fair.len() > 0 {
-		t.Fatalf("%d workers are idle while tasks wait", idle)
-	}
-	pending := 0
-	for id, c := range p.calls {
-		queued := 0
-		for i := range c.queue.n {
-			r := c.queue.at(i)
-			if r.N <= 0 {
-				t.Fatalf("call %d queues an empty run", id)
-			}
-			queued += r.N
-			if len(c.cancels) > 0 {
-				sift(r.Part, c.cancels, func(p Part) { t.Fatalf("cancelled task %d of call %d waits", p.Seq, id) }, func(Part) {})
-			}
-		}
-		if queued != c.queued || inFlight[c] != c.flying {
-			t.Fatalf("call %d has %d tasks waiting, %d in flight; its account says %d, %d", id, queued, inFlight[c], c.queued, c.flying)
-		}
-		if len(c.cancels) > c.flying {
-			t.Fatalf("call %d remembers %d cancelled tasks, but has %d in flight", id, len(c.cancels), c.flying)
-		}
-		if ready := c.queued > 0 && c.function != nil && !p.stalled(c); ready != (c.turn.pos > 0) {
-			t.Fatalf("call %d could be dispatched: %v; is in the fair queue: %v", id, ready, c.turn.pos > 0)
-		}
-		if c.cancelled && c.queued > 0 {
-			t.Fatalf("cancelled call %d has %d tasks waiting", id, c.queued)
-		}
-		pending += c.queued + c.flying
-	}
-	if uint64(pending) != p.pending {
-		t.Fatalf("%d tasks pending, the pool thinks %d", pending, p.pending)
-	}
-	checkHeap(t, &p.fair)
-	checkHeap(t, &p.alarms)
-	for _, u := range p.users {
-		checkHeap(t, &u.calls)
-		if (u.calls.len() > 0) != (u.turn.pos > 0) {
-			t.Fatalf("a user with %d calls: in the fair queue %v", u.calls.len(), u.turn.pos > 0)
-		}
-	}
-}
-
-func checkHeap[T any](t testing.TB, h *heap[T]) {
-	t.Helper()
-	for i, e := range h.entries {
-		if e.node.pos != i+1 || i > 0 && h.entries[(i-1)/2].key > e.key {
-			t.Fatalf("heap is out of order at %d", i)
-		}
-	}
-}
-
-func b(x bool) int {
-	if x {
-		return 1
-	}
-	return 0
-}
-
 // world is everybody around a pool: clients that read slowly, workers that obey, lie and die. The dice decide.
 type world struct {
 	t       testing.TB
@@ -183,6 +46,7 @@ type actor struct {
 	termed  bool
 	killed  bool
 	liar    bool
+	lied    bool
 }
 
 // held is a chunk as its worker knows it.
@@ -530,6 +394,10 @@ func (w *world) work(a *actor) {
 		}
 		w.pool.Ready(w.now, a.id)
 		a.phase = 2
+	case a.liar && w.roll(8) == 7:
+		// Nobody listens to it any more, and it will be killed.
+		w.pool.Results(w.now, a.id, Report{Chunk: 1 << 40, N: 1})
+		a.lied, a.killed = true, true
 	case len(a.chunks) > 0:
 		w.pool.Results(w.now, a.id, w.report(a, 1+w.roll(40)))
 	case a.stopped || a.termed:
@@ -606,7 +474,7 @@ func (w *world) answer(a *actor) {
 func (w *world) die(a *actor) {
 	x := Exit{Kind: ExitKind(w.roll(2)), Known: a.credit != 1, Why: "died"}
 	if len(a.chunks) > 0 {
-		if x.Known && w.roll(2) == 0 {
+		if x.Known && !a.lied && w.roll(2) == 0 {
 			h := a.chunks[0]
 			r := w.report(a, 1+w.roll(5))
 			// Some of it has come by the stream as well.
@@ -622,7 +490,7 @@ func (w *world) die(a *actor) {
 		if i > 0 {
 			continue
 		}
-		if !x.Known || w.roll(2) == 0 {
+		if !x.Known || a.lied || w.roll(2) == 0 {
 			x.Running, x.Chunk, x.Offset = x.Known, h.id, h.done
 			// Guilty: what follows is another attempt, if any.
 			h.call.attempts[h.seqs[h.done]]++

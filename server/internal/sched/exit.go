@@ -1,0 +1,100 @@
+package sched
+
+import "time"
+
+// What becomes of the tasks of a worker that has exited.
+
+// Exited says that a worker process has been reaped. Its task in hand is to blame, if it had one; the others that it held run elsewhere.
+func (p *Pool) Exited(now time.Time, id WorkerID, exit Exit) {
+	p.clock(now)
+	w := p.workers[id]
+	if w == nil {
+		return
+	}
+	blamed := false
+	if !p.terminated {
+		for i := range exit.Recovered {
+			p.recover(w, &exit.Recovered[i])
+		}
+		blamed = p.bury(w, &exit)
+	}
+	p.move(w, killed)
+	delete(p.workers, id)
+	p.vacate(w, &exit, blamed)
+}
+
+// recover takes over a report that the stream did not bring, or not all of it.
+func (p *Pool) recover(w *worker, r *Report) {
+	if w.chunks.empty() || w.reason == Misbehaved {
+		return
+	}
+	k := w.chunks.front.of
+	if r.Chunk == k.ID && r.valid(k.end) && r.First <= k.done && r.First+r.N > k.done {
+		if r.Ran <= 0 { // the record does not say; the time since the last report would include what the guilty task took
+			r.Ran = max(1, moment(r.N)*k.cost)
+		}
+		p.absorb(k, r)
+	}
+}
+
+// bury finds the task to blame for the end of w and gives back the rest. It says whether there was one.
+func (p *Pool) bury(w *worker, exit *Exit) bool {
+	if w.chunks.empty() {
+		return false
+	}
+	var guilty *chunk
+	lost := 0 // up to this place of it
+	switch {
+	case !exit.Known || w.reason == Misbehaved:
+		guilty = w.chunks.front.of
+		lost = guilty.done + 1
+	case exit.Running:
+		if k := w.find(exit.Chunk); k != nil && exit.Offset >= k.done && exit.Offset < k.end {
+			guilty, lost = k, exit.Offset+1
+		}
+	}
+	for l := w.chunks.back; l != nil; {
+		k := l.of
+		l = l.prev
+		if k != guilty {
+			p.giveBack(k, k.done)
+			p.update(k.call)
+		} else if lost < k.end {
+			p.giveBack(k, lost)
+		}
+	}
+	if guilty == nil {
+		return false
+	}
+	p.lose(w, guilty, exit.Why)
+	p.drop(guilty)
+	p.update(guilty.call)
+	return true
+}
+
+// lose gives the tasks that are left of k, which is one if the worker kept its record well, their outcome.
+func (p *Pool) lose(w *worker, k *chunk, why any) {
+	c, o, r := k.call, WorkerLost, NoReason
+	n := k.end - k.done
+	seq := k.todo.next() + uint64(n-1)
+	switch {
+	case c.cancelled:
+		o, r = Cancelled, c.reason
+	case c.cancelledTask(seq):
+		o, r = Cancelled, CallCancelled
+	case w.reason == TaskTimedOut && w.condemned == k.ID && w.offset < k.end:
+		o, r = Timeout, TaskTimedOut
+	case w.reason == Misbehaved:
+		r = Misbehaved
+	}
+	c.flying -= n
+	c.owe(p.now - w.clocked - moment(n)*k.cost - w.overrun)
+	again := c.retries(seq, k.Attempt, o)
+	parts := p.settle(k, nil, n)
+	if again {
+		p.requeue(c, parts, k.Attempt)
+		return
+	}
+	d := p.fail(c, parts, k.Attempt, o, r)
+	d.Worker, d.Why = w.id, why
+}

@@ -1,0 +1,147 @@
+package sched
+
+import (
+	"slices"
+	"time"
+)
+
+// How a task is ended before it ends: because it was cancelled, or because it outlived its timeout. Its worker is asked first; the
+// process gets SIGTERM when the grace is over, and SIGKILL after the kill delay. There is one deadline per worker, whatever
+// the number of tasks, and it is not moved when a task ends: when it is due, the core looks what the current task is.
+
+// recall cancels what is left of a chunk: what runs by CancelTask, the rest by Revoke.
+func (p *Pool) recall(k *chunk) {
+	w, from := k.worker, k.done
+	if w.state > signalled {
+		return
+	}
+	if k == w.chunks.front.of {
+		p.watch(w)
+		from++
+	}
+	if from < k.end {
+		p.revoke(k, from)
+		p.place(w)
+	}
+}
+
+// cancelIn cancels those tasks of a chunk that are in seqs.
+func (p *Pool) cancelIn(k *chunk, seqs []uint64) {
+	w, c := k.worker, k.call
+	todo := k.todo
+	parts, _ := todo.take(nil, k.end-k.done)
+	offset := k.done
+	for _, part := range parts {
+		sift(part, seqs, func(hit Part) {
+			i, ok := slices.BinarySearch(c.cancels, hit.Seq)
+			if !ok {
+				c.cancels = slices.Insert(c.cancels, i, hit.Seq)
+				p.cancelTask(w, k, offset)
+			}
+			offset++
+		}, func(miss Part) { offset += miss.N })
+	}
+	if k == w.chunks.front.of {
+		p.watch(w)
+	}
+}
+
+func (p *Pool) cancelTask(w *worker, k *chunk, offset int) {
+	e := p.emit(CancelTask)
+	e.Worker, e.Call, e.ChunkID, e.Offset = w.id, k.Call, k.ID, offset
+}
+
+// lateness is what a task gets beyond its timeout before the daemon looks: the worker ends it by itself, and its report takes a while.
+const lateness = 100 * time.Millisecond
+
+// watch must be called when a worker has a new current task, or its current task has been cancelled: it sets the limits.
+func (p *Pool) watch(w *worker) {
+	if w.chunks.empty() || w.state != live {
+		w.cancelledAt = 0
+		return
+	}
+	k := w.chunks.front.of
+	c := k.call
+	switch {
+	case !c.cancelled && len(c.cancels) == 0:
+		w.cancelledAt = 0
+	case !c.cancelledTask(k.todo.next()):
+		w.cancelledAt = 0
+	case w.cancelledAt == 0:
+		w.cancelledAt = p.now
+		if c.cancelled {
+			p.cancelTask(w, k, k.done)
+		}
+		p.wake(&w.alarm, p.now+p.cfg.CancelGrace)
+	}
+	if c.spec.TaskTimeout > 0 {
+		p.wake(&w.alarm, w.since+c.spec.TaskTimeout+lateness)
+	}
+}
+
+// check looks whether the current task of a live worker has outlived a limit. Limits are not moved when tasks end, but here.
+func (p *Pool) check(w *worker) {
+	if w.chunks.empty() {
+		return
+	}
+	k := w.chunks.front.of
+	if w.cancelledAt != 0 {
+		limit := w.cancelledAt + p.cfg.CancelGrace
+		if p.now >= limit {
+			p.condemn(w, k, k.done, CallCancelled)
+			return
+		}
+		p.wake(&w.alarm, limit)
+	}
+	timeout := k.call.spec.TaskTimeout
+	if timeout == 0 {
+		return
+	}
+	limit := max(w.since+timeout+lateness, w.inspectAt)
+	switch {
+	case p.now < limit:
+		p.wake(&w.alarm, limit)
+	case w.hello.CreditTasks == 1: // there is no record to inspect, but the task began when it was sent
+		p.judge(w, k, k.done, w.since)
+	default:
+		p.emit(Inspect).Worker = w.id
+		w.inspectAt = p.now + timeout // in case there is no answer
+		p.wake(&w.alarm, w.inspectAt)
+	}
+}
+
+// Progress is what the progress record of a worker says, in answer to Inspect: which task runs, and since when.
+func (p *Pool) Progress(now time.Time, id WorkerID, chunk ChunkID, offset int, started time.Time, running bool) {
+	p.clock(now)
+	w := p.workers[id]
+	if w == nil || w.state != live || !running {
+		return
+	}
+	k := w.find(chunk)
+	if k == nil || k.call.spec.TaskTimeout == 0 || offset < k.done || offset >= k.end {
+		return
+	}
+	p.judge(w, k, offset, p.moment(started))
+}
+
+// judge condemns a task that has outlived its timeout by the grace.
+func (p *Pool) judge(w *worker, k *chunk, offset int, started moment) {
+	started = min(max(started, k.sent), p.now)
+	late := p.now - started - k.call.spec.TaskTimeout
+	switch {
+	case late >= p.cfg.CancelGrace:
+		p.condemn(w, k, offset, TaskTimedOut)
+		return
+	case late >= 0:
+		w.inspectAt = started + k.call.spec.TaskTimeout + p.cfg.CancelGrace
+	default:
+		w.inspectAt = started + k.call.spec.TaskTimeout + lateness
+	}
+	p.wake(&w.alarm, w.inspectAt)
+}
+
+// condemn ends a task by the end of its worker.
+func (p *Pool) condemn(w *worker, k *chunk, offset int, r Reason) {
+	w.condemned, w.offset = k.ID, offset
+	p.signal(w, r)
+}
