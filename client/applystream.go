@@ -18,9 +18,9 @@ import (
 )
 
 const (
-	applyIdle       = time.Second            // an unused stream is ended after one to two of these: an open call keeps a closed pool from ending
-	directBytes     = 16 << 10               // argument that a lone apply sends itself; far below what makes gRPC block
-	cancelRepeat    = 100 * time.Millisecond // a cancel may overtake its task, so it is repeated after this and twice this and so on
+	applyIdle       = time.Second          // an unused stream is ended after one to two of these: an open call keeps a closed pool from ending
+	directBytes     = 16 << 10             // argument that a lone apply sends itself; far below what makes gRPC block
+	cancelRepeat    = 5 * time.Millisecond // a cancel may overtake its task, so it is repeated after this and twice this and so on
 	cancelRepeatMax = 5 * time.Second
 	maxPendingBytes = 32 << 20 // that wait to be sent together, whatever the window: it must fit into a message
 )

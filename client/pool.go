@@ -222,8 +222,8 @@ func (p *Pool) Join(ctx context.Context) error {
 	return p.release(nil)
 }
 
-// Terminate drops the pool's work, for every client of it, and kills its workers; running tasks have the cancel grace. Calls and results that still wait end with
-// [ErrPoolTerminated]. It returns when the workers have been reaped, or
+// Terminate drops the pool's work, for every client of it, and kills its workers; running tasks have the cancel grace. Calls and results that still wait end at
+// once with [ErrPoolTerminated]; those of other clients with their tasks [ErrCancelled]. It returns when the workers have been reaped, or
 // with an error after some 10 s. Made for defer: idempotent, and later calls return what the first did.
 func (p *Pool) Terminate() error {
 	p.terminateOnce.Do(func() { p.terminateErr = p.terminate() })
@@ -235,11 +235,10 @@ func (p *Pool) terminate() error {
 		return nil // Join has seen the end
 	}
 	terminated := p.closedError(pb.Reason_REASON_POOL_TERMINATED, "is terminated")
-	p.refuse(terminated)
+	p.end(terminated) // the daemon will end the calls too, but it may be hung or gone
 	ctx, cancel := context.WithTimeout(context.Background(), terminatePatience)
 	defer cancel()
 	_, err := p.client.controlRPC.TerminatePool(ctx, &pb.TerminatePoolRequest{Pool: p.name})
-	p.end(terminated) // the daemon ends the calls too; now they end even if it is not there
 	if err == nil {
 		_, err = p.client.controlRPC.JoinPool(ctx, &pb.JoinPoolRequest{Pool: p.name})
 	}

@@ -243,6 +243,30 @@ func TestOpenPoolCarriesThisProgram(t *testing.T) {
 	}
 }
 
+func TestOpenPoolCarriesAnotherProgram(t *testing.T) {
+	t.Parallel()
+	f := newFake(t)
+	_, err := f.client(t).OpenPool(t.Context(), Name("q"), Program("sh", "-c", "true"), Dir("."), Env("A=b"), Umask(0o27),
+		StartTimeout(time.Second), ReadyTimeout(time.Minute), KillDelay(time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec, program := f.specs[0], f.specs[0].Program
+	if !filepath.IsAbs(program.Path) || filepath.Base(program.Path) != "sh" || !slices.Equal(program.Args, []string{"-c", "true"}) ||
+		!filepath.IsAbs(program.Dir) || !slices.Equal(program.Env, []string{"A=b"}) || program.ClearEnv || program.GetUmask() != 0o27 {
+		t.Errorf("program is %v", program)
+	}
+	if spec.Name != "q" || spec.StartTimeout.AsDuration() != time.Second || spec.ReadyTimeout.AsDuration() != time.Minute || spec.KillDelay.AsDuration() != time.Hour {
+		t.Errorf("spec is %v", spec)
+	}
+	if _, err := f.client(t).OpenPool(t.Context(), Program("no such program")); !errors.Is(err, ErrProgram) {
+		t.Errorf("error is %v, want ErrProgram", err)
+	}
+	if _, err := f.client(t).OpenPool(t.Context(), Env()); err != nil || len(f.specs[1].Program.Env) != 0 || !f.specs[1].Program.ClearEnv {
+		t.Errorf("an empty environment: %v, %v", f.specs[1].Program, err)
+	}
+}
+
 func TestOpenPoolTellsOutputAndExits(t *testing.T) {
 	t.Parallel()
 	f := newFake(t)

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -96,7 +97,7 @@ func (e *TaskError) Error() string {
 	case e.Exit != nil && e.Outcome == pb.Outcome_OUTCOME_WORKER_LOST:
 		b.WriteString("worker lost: " + e.Exit.String())
 	default:
-		b.WriteString(kinds[e.Outcome].text + ": " + e.Message)
+		b.WriteString(cmp.Or(kinds[e.Outcome].text, "failed") + ": " + e.Message)
 	}
 	if e.Attempts > 1 {
 		fmt.Fprintf(&b, " (after %d attempts)", e.Attempts)
@@ -109,7 +110,6 @@ var kinds = map[pb.Outcome]struct {
 	text string
 	is   [2]error
 }{
-	pb.Outcome_OUTCOME_UNSPECIFIED: {"failed", [2]error{}},
 	pb.Outcome_OUTCOME_TASK_ERROR:  {"failed", [2]error{ErrTask}},
 	pb.Outcome_OUTCOME_TIMEOUT:     {"timeout", [2]error{ErrTimeout, context.DeadlineExceeded}},
 	pb.Outcome_OUTCOME_CANCELLED:   {"cancelled", [2]error{ErrCancelled, context.Canceled}},

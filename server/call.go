@@ -43,6 +43,7 @@ type call struct {
 	heldBytes int
 	room      chan struct{} // one slot: the window has room again
 
+	ended bool       // the client has sent all its items
 	added uint64     // items so far; owned by the receiver
 	named []*segment // segments with ids that have tasks without outcome, oldest first
 }
@@ -260,6 +261,8 @@ func explain(d *sched.Delivery, exit *pb.WorkerExit) string {
 		return "the task ran into its timeout"
 	case sched.PoolTerminated:
 		return "the pool was terminated"
+	case sched.PoolClosed:
+		return "the pool has been closed"
 	case sched.Stopping:
 		return "the daemon is stopping"
 	case sched.TooLarge:
@@ -283,9 +286,13 @@ func (c *call) output(o *pb.TaskOutput, w *worker) {
 	c.waiting = true
 }
 
-// end says that nothing more will come.
-func (c *call) end(err *refusal) {
+// end says that nothing more will come, because of err, or because all tasks have their outcomes. A call of independent tasks ends as well
+// when its pool is closed, before its client has said that it has no more: then closed is what to tell it.
+func (c *call) end(err, closed *refusal) {
 	c.mu.Lock()
+	if err == nil && !c.ended && c.spec.Single {
+		err = closed // it would have sent more
+	}
 	c.done, c.refused = true, err
 	c.mu.Unlock()
 	c.flush()
@@ -377,7 +384,7 @@ func (c *call) receive(ctx context.Context, s *Server, p *pool, stream grpc.Serv
 		m = &wire.CallRequest{}
 		err := stream.RecvMsg(m)
 		if errors.Is(err, io.EOF) {
-			p.post(func(now time.Time) { p.core.EndInput(now, c.key) })
+			c.endInput(p)
 			return
 		}
 		if err != nil {
@@ -393,6 +400,14 @@ func (c *call) receive(ctx context.Context, s *Server, p *pool, stream grpc.Serv
 	}
 }
 
+// endInput is the news that the client has sent all its items.
+func (c *call) endInput(p *pool) {
+	c.mu.Lock()
+	c.ended = true
+	c.mu.Unlock()
+	p.post(func(now time.Time) { p.core.EndInput(now, c.key) })
+}
+
 // refuse ends the call because its client made a mistake.
 func (c *call) refuse(p *pool, err *refusal) {
 	p.post(func(now time.Time) {
@@ -403,6 +418,9 @@ func (c *call) refuse(p *pool, err *refusal) {
 
 // add gives the items of a message to the pool.
 func (c *call) add(p *pool, m *wire.CallRequest) *refusal {
+	if m.Bad != nil {
+		return badRequest("items: %v", m.Bad)
+	}
 	if m.JSON != nil {
 		if !c.json {
 			return badRequest("a call has either items or json, not both")

@@ -47,10 +47,11 @@ func (s *Server) serveCall(stream grpc.ServerStream, single bool) error {
 		}
 		for {
 			m, done, refused := c.take()
-			if refused != nil {
+			switch {
+			case m != nil:
+			case refused != nil:
 				return refused
-			}
-			if m == nil && done {
+			case done:
 				return nil
 			}
 			if m == nil {
@@ -116,7 +117,7 @@ func (ps *poolService) Apply(ctx context.Context, r *pb.ApplyRequest) (*pb.Apply
 	if err := c.add(p, m); err != nil {
 		return nil, err
 	}
-	p.post(func(now time.Time) { p.core.EndInput(now, c.key) })
+	c.endInput(p)
 	for {
 		select {
 		case <-c.awake:
@@ -125,7 +126,7 @@ func (ps *poolService) Apply(ctx context.Context, r *pb.ApplyRequest) (*pb.Apply
 			return nil, context.Cause(ctx)
 		}
 		m, _, refused := c.take()
-		if refused != nil {
+		if m == nil && refused != nil {
 			return nil, refused
 		}
 		if m == nil {

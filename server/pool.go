@@ -181,7 +181,8 @@ func (p *pool) crashed() {
 	}
 }
 
-// perform carries out what the core has decided, then wakes every stream that got something, once.
+// perform carries out what the core has decided, then wakes every stream that got something, once. A call that was refused for a mistake of
+// its client may be gone here, while the core still winds it up.
 func (p *pool) perform(effects []sched.Effect) {
 	for i := range effects {
 		e := &effects[i]
@@ -209,11 +210,15 @@ func (p *pool) perform(effects []sched.Effect) {
 		case sched.StateChange:
 			p.stateChanged(e.State)
 		case sched.Opened:
-			p.calls[e.Call].accepted(e.Encoding)
+			if c := p.calls[e.Call]; c != nil {
+				c.accepted(e.Encoding)
+			}
 		case sched.Refused:
 			p.endCall(e.Call, p.refusal(e))
 		case sched.Deliver:
-			p.calls[e.Call].deliver(p, e.Delivery)
+			if c := p.calls[e.Call]; c != nil {
+				c.deliver(p, e.Delivery)
+			}
 		case sched.Ended:
 			p.endCall(e.Call, nil)
 		}
@@ -252,7 +257,11 @@ func (p *pool) endCall(id sched.CallID, err *refusal) {
 		delete(p.byID, c.id)
 		p.server.forgetCall(c.id)
 	}
-	c.end(err)
+	closed := refuse(pb.Reason_REASON_POOL_CLOSED, "pool %q has been closed and takes no new calls", p.name).of(p.name)
+	if p.server.stopping() {
+		closed = errStopping
+	}
+	c.end(err, closed)
 }
 
 // refusal explains why the core refuses a call.

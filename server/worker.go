@@ -150,7 +150,8 @@ func (w *worker) gone(now time.Time, exit sched.Exit, why *pb.WorkerExit) {
 	p := w.pool
 	delete(p.workers, w.id)
 	w.out.close()
-	if exit.Kind != sched.ExitClean && w.killed != sched.PoolTerminated {
+	stopped := exit.Kind == sched.ExitClean && w.identity != ""
+	if !stopped && w.killed != sched.PoolTerminated {
 		p.lastExit = why
 		p.log.Warn("worker ended", "worker", w.name, "pid", why.Pid, "reason", why.Reason)
 	} else {

@@ -212,6 +212,7 @@ func lookPath(name string) (string, error) {
 var slot struct {
 	sync.Mutex
 	number int
+	lock   io.Closer // open for the life of the process: closing it would give the slot away
 }
 
 // ownSlot is the number of this worker's slot: the lowest that no other worker of the same command line holds. It is held by a lock on that byte
@@ -230,16 +231,13 @@ func ownSlot(file string) (int, error) {
 		lock := unix.Flock_t{Type: unix.F_WRLCK, Start: int64(n), Len: 1}
 		switch err := unix.FcntlFlock(f.Fd(), unix.F_SETLK, &lock); {
 		case err == nil:
-			slot.number = n // f stays open for the life of the process: closing it would give the slot away
-			keepOpen = f
+			slot.number, slot.lock = n, f
 			return n, nil
 		case !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EACCES):
 			return 0, errors.Join(fmt.Errorf("lock slot %d of %s: %w", n, file, err), f.Close())
 		}
 	}
 }
-
-var keepOpen io.Closer // guarded by slot
 
 // captureSize is how much output of a stream travels with the result.
 const captureSize = 64 << 10

@@ -117,6 +117,7 @@ type resultWriter struct {
 
 	mu    sync.Mutex
 	buf   *bufio.Writer
+	line  []byte
 	timer *time.Timer // runs while buf holds something
 	late  error       // of a write by the timer
 }
@@ -164,10 +165,12 @@ func (w *resultWriter) write(item string, out client.Outcome[[]byte]) error {
 		return nil
 	default:
 		if w.tag {
-			w.buf.Write(tagOf(item)) // bufio keeps the first error for the next line
+			w.line = append(append(w.line, item...), '\t')
 		}
-		w.buf.Write(out.Value)
-		if err := w.buf.WriteByte('\n'); err != nil {
+		w.line = append(append(w.line, out.Value...), '\n')
+		_, err := w.buf.Write(w.line)
+		w.line = w.line[:0]
+		if err != nil {
 			return err
 		}
 	}
@@ -228,7 +231,7 @@ Exit status: 0; 1: the task failed; 255: procpool itself failed; 130: interrupte
 			switch {
 			case errors.As(err, &failed):
 				fmt.Fprintln(cmd.ErrOrStderr(), "procpool:", err)
-				return exitStatus(1)
+				return statusError(1)
 			case err != nil:
 				return err
 			}

@@ -101,21 +101,21 @@ func scan(r io.Reader, delim byte, yield func(string) bool) error {
 	for {
 		piece, err := in.ReadSlice(delim)
 		item = append(item, piece...)
+		atEnd := errors.Is(err, io.EOF)
 		switch {
-		case errors.Is(err, bufio.ErrBufferFull):
-			if len(item) > wire.MaxItem {
-				return fmt.Errorf("%w: over %d bytes without an end", errLongItem, wire.MaxItem)
-			}
+		case errors.Is(err, bufio.ErrBufferFull) && len(item) <= wire.MaxItem:
 			continue
-		case err != nil && !errors.Is(err, io.EOF):
+		case errors.Is(err, bufio.ErrBufferFull):
+			return fmt.Errorf("%w: over %d bytes without an end", errLongItem, wire.MaxItem)
+		case err != nil && !atEnd:
 			return err
-		}
-		atEnd := err != nil
-		if !atEnd {
+		case !atEnd:
 			item = item[:len(item)-1]
 		}
-		skip := len(item) == 0 && (atEnd || delim == '\n')
-		if !skip && !yield(string(item)) || atEnd {
+		if skip := len(item) == 0 && (atEnd || delim == '\n'); !skip && !yield(string(item)) {
+			return nil
+		}
+		if atEnd {
 			return nil
 		}
 		item = item[:0]

@@ -66,6 +66,7 @@ func (endless) Read(p []byte) (int, error) {
 func TestItemsEndWithTheContextWhileAReadBlocks(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
 	r, w := io.Pipe()
 	defer w.Close()
 	go func() { _, _ = io.WriteString(w, "a\n") }()

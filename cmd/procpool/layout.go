@@ -83,7 +83,7 @@ func (b *blocks) end(e *ended) error {
 		defer p.close()
 	}
 	for i, tail := range []text{e.Result.Stdout, e.Result.Stderr} {
-		var w io.Writer = b.screen.out()
+		w := b.screen.out()
 		if i == 1 {
 			w = b.screen.err()
 		}

@@ -29,17 +29,17 @@ const (
 	statusFailure    = 255 // procpool itself failed, or was called wrongly
 )
 
-// exitStatus is an error that has been reported already.
-type exitStatus int
+// statusError is an error that has been reported already.
+type statusError int
 
-func (s exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
+func (s statusError) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
 
 // failedItems is the exit status for so many failed items.
 func failedItems(n int) error {
 	if n == 0 {
 		return nil
 	}
-	return exitStatus(min(n, statusManyFailed))
+	return statusError(min(n, statusManyFailed))
 }
 
 // signalError is the cause of a context that a signal has ended.
@@ -55,7 +55,7 @@ func run(args []string) int {
 	err := root.ExecuteContext(ctx)
 
 	var interrupted signalError
-	var status exitStatus
+	var status statusError
 	switch {
 	case errors.As(context.Cause(ctx), &interrupted):
 		return 128 + int(interrupted.signal)

@@ -239,14 +239,14 @@ type mapping struct {
 	options  *mapOptions
 	in       *items
 	progress *progress
-	cancel   context.CancelCauseFunc // ends the run; with errOutput for output that cannot be written
+	cancel   context.CancelCauseFunc // ends the run; with outputError for output that cannot be written
 	failures []string                // the first few, for the end
 }
 
-// errOutput is the cause of an end because stdout or a spool file takes no more.
-type errOutput struct{ error }
+// outputError is the cause of an end because stdout or a spool file takes no more.
+type outputError struct{ error }
 
-func (e errOutput) Unwrap() error { return e.error }
+func (e outputError) Unwrap() error { return e.error }
 
 const (
 	shownFailures = 10
@@ -321,7 +321,7 @@ func (m *mapping) pieces(out layout) func(index, attempt, stream int, data []byt
 		case stream == 1 || stream == 2:
 			if err := out.piece(index, attempt, stream, m.progress.item(index), data); err != nil {
 				failed = true
-				m.cancel(errOutput{err})
+				m.cancel(outputError{err})
 			}
 		}
 	}
@@ -367,7 +367,7 @@ func runAll[A, R any](ctx context.Context, m *mapping, pool *client.Pool, fn cli
 	}
 	stop()
 	watcher.Wait()
-	var output errOutput
+	var output outputError
 	if errors.As(context.Cause(ctx), &output) {
 		err = output.error
 	}

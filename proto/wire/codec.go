@@ -289,7 +289,15 @@ func list[T uint32 | uint64](dst []T, typ protowire.Type, v uint64, content []by
 	return dst, nil
 }
 
+// decode reads a batch and checks it.
 func (b *Batch) decode(buf []byte) error {
+	if err := b.parse(buf); err != nil {
+		return err
+	}
+	return b.Check()
+}
+
+func (b *Batch) parse(buf []byte) error {
 	*b = Batch{}
 	err := fields(buf, func(num protowire.Number, typ protowire.Type, v uint64, content, _ []byte) (err error) {
 		switch {
@@ -307,16 +315,10 @@ func (b *Batch) decode(buf []byte) error {
 	if err != nil {
 		return err
 	}
-	if len(b.Sizes) == 0 {
-		b.Sizes = nil
+	if len(b.Sizes) > 0 { // they win, as the protocol says
+		b.ItemSize, b.Count = 0, 0
 	} else {
-		b.ItemSize = 0 // sizes win, as the protocol says
-	}
-	if err := b.Check(); err != nil {
-		return err
-	}
-	if b.Sizes != nil {
-		b.Count = 0
+		b.Sizes = nil
 	}
 	return nil
 }

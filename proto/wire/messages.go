@@ -16,6 +16,8 @@ type CallRequest struct {
 	Items    Batch
 	JSON     *structpb.ListValue
 	IDs      []uint64
+	// Bad is what is wrong with Items in a message that was received. gRPC would call it an internal error; it is the client's.
+	Bad error
 }
 
 // CallResponse is MapResponse and ApplyAsyncResponse.
@@ -105,7 +107,9 @@ func (m *CallRequest) decode(buf []byte) error {
 	err := fields(buf, func(num protowire.Number, typ protowire.Type, v uint64, content, raw []byte) (err error) {
 		switch {
 		case num == 10 && typ == protowire.BytesType:
-			err = m.Items.decode(content)
+			if err = m.Items.parse(content); err == nil {
+				m.Bad = m.Items.Check()
+			}
 		case num == 11 && typ == protowire.BytesType:
 			m.JSON, err = unmarshalNew[structpb.ListValue](content)
 		case num == 12:

@@ -23,8 +23,8 @@ type call struct {
 
 	est      estimate
 	measured bool // est is its own, not that of the function
-	unread   int  // bytes of values delivered that the client has not read…
-	unreadN  int  // …and how many
+	unread   int  // bytes of values delivered that the client has not read
+	unreadN  int  // outcomes likewise
 
 	turn  node[*call] // in the heap of its user, if it could be dispatched
 	spent moment      // virtual time
@@ -97,7 +97,8 @@ func (p *Pool) Add(now time.Time, id CallID, items Items) {
 	if items.Sizes != nil {
 		items.N = len(items.Sizes)
 	}
-	if c == nil || items.N <= 0 || c.ended && !c.cancelled {
+	late := c != nil && c.ended && !c.cancelled
+	if c == nil || items.N <= 0 || late && !(c.spec.Single && p.closed) {
 		return
 	}
 	b := &batch{sizes: items.Sizes, itemSize: int(items.ItemSize), added: p.now}
@@ -106,6 +107,10 @@ func (p *Pool) Add(now time.Time, id CallID, items Items) {
 	p.pending += uint64(items.N)
 	if c.cancelled {
 		p.fail(c, []Part{part}, 0, Cancelled, c.reason)
+		return
+	}
+	if late {
+		p.fail(c, []Part{part}, 0, Rejected, PoolClosed)
 		return
 	}
 	p.enqueue(c, part)
@@ -149,7 +154,7 @@ func (p *Pool) EndInput(now time.Time, id CallID) {
 	}
 }
 
-// Written says that the client has read outcomes: how many, and Delivery.Bytes of them together.
+// Written says that the client has read outcomes, of whatever kind: how many, and Delivery.Bytes of them together.
 func (p *Pool) Written(now time.Time, id CallID, tasks, bytes int) {
 	p.clock(now)
 	c := p.calls[id]
@@ -356,9 +361,6 @@ func (p *Pool) abandon(c *call, r Reason) {
 
 // failWaiting ends the wait for workers that do not come.
 func (p *Pool) failWaiting() {
-	if p.ready > 0 {
-		return
-	}
 	for _, c := range p.inOrder() {
 		switch {
 		case c.function == nil:

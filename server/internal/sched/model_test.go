@@ -212,9 +212,7 @@ func (w *world) deliver(e *Effect) {
 	if n != d.N || n == 0 {
 		w.t.Fatalf("call %d: delivery says %d tasks, its parts %d", e.Call, d.N, n)
 	}
-	if d.Outcome == Value {
-		c.unread = append(c.unread, [2]int{d.N, d.Bytes})
-	}
+	c.unread = append(c.unread, [2]int{d.N, d.Bytes})
 }
 
 // checkPart compares a part with what was added.
@@ -525,14 +523,14 @@ func (w *world) lie() {
 }
 
 // finish lets everybody behave until nothing happens any more.
-func (w *world) finish(close func()) {
+func (w *world) finish(end func()) {
 	w.dice = nil
 	for _, c := range w.calls {
 		c.closed = true
 		w.pool.EndInput(w.now, c.spec.ID)
 	}
 	w.settle()
-	close()
+	end()
 	w.settle()
 	for i := 0; !w.joined; i++ {
 		if i > 10_000 {
@@ -570,6 +568,7 @@ func (w *world) finish(close func()) {
 }
 
 func simulate(t testing.TB, dice []byte) {
+	t.Helper()
 	w := &world{t: t, dice: dice, now: time.Unix(1_000_000_000, 0)}
 	w.pool = New(Config{
 		Workers: 1 + w.roll(4), WindowBytes: 100 + 100*w.roll(10), MaxChunkTasks: 8 + w.roll(60), MaxChunkBytes: 20 + w.roll(200),

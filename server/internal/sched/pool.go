@@ -140,7 +140,7 @@ func (c Config) withDefaults() Config {
 
 // clock takes note of the time. It never goes back.
 func (p *Pool) clock(now time.Time) {
-	if now == p.last { // many events have the same time
+	if p.now != 0 && now.Equal(p.last) { // as most events of a batch
 		return
 	}
 	if p.now == 0 {
@@ -236,6 +236,7 @@ func (p *Pool) emit(k Kind) (e *Effect) {
 
 // deliver adds a delivery of the parts in the outbox from mark on. The caller fills in the rest.
 func (p *Pool) deliver(c *call, mark, n int) (d *Delivery) {
+	c.unreadN += n
 	c.done += uint64(n)
 	p.done += uint64(n)
 	p.pending -= uint64(n)
@@ -246,10 +247,20 @@ func (p *Pool) deliver(c *call, mark, n int) (d *Delivery) {
 	return d
 }
 
-// Close refuses new calls. When those that are there have ended, the workers are stopped.
+// Close refuses new calls, and new tasks of calls whose tasks are independent. When the calls that are there have ended, the workers are
+// stopped.
 func (p *Pool) Close(now time.Time) {
 	p.clock(now)
+	if p.closed {
+		return
+	}
 	p.closed = true
+	for _, c := range p.inOrder() {
+		if c.spec.Single {
+			c.ended = true
+			p.update(c)
+		}
+	}
 }
 
 // Terminate ends the pool at once: every task without outcome is Cancelled, calls that were not Opened are Refused, workers are killed.

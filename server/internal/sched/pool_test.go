@@ -24,6 +24,7 @@ type crew struct {
 }
 
 func newCrew(t *testing.T, cfg Config) *crew {
+	t.Helper()
 	c := &crew{
 		t: t, pool: New(cfg), now: time.Unix(1_000_000_000, 0), read: true, kills: func(uint64) bool { return false },
 		work: map[WorkerID][]*told{}, seqs: map[ChunkID][]uint64{}, outcomes: map[Outcome]int{},

@@ -107,7 +107,6 @@ func (p *Pool) deliverReport(k *chunk, r *Report, to int) {
 		}
 	}
 	c.unread += bytes
-	c.unreadN += to - first
 	d := p.deliver(c, mark, to-first)
 	d.Attempts, d.Outcome, d.Report, d.First, d.Worker, d.Bytes = k.Attempt, Value, *r, first, k.worker.id, bytes
 }

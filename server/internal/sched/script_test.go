@@ -71,6 +71,7 @@ type told struct {
 }
 
 func runScript(t *testing.T, text string) string {
+	t.Helper()
 	start := time.Unix(1_000_000_000, 0)
 	s := &script{t: t, start: start, now: start, held: map[WorkerID][]*told{}}
 	for line := range strings.Lines(text) {

@@ -81,6 +81,7 @@ func (h *simHeap) Pop() any {
 }
 
 func newSim(t testing.TB, workers int) *sim {
+	t.Helper()
 	s := &sim{t: t, window: 4096, pool: New(Config{Workers: workers}), workers: map[WorkerID]*simWorker{}, calls: map[CallID]*simCall{}}
 	s.settle()
 	for w := range workers {

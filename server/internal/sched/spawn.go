@@ -3,8 +3,8 @@ package sched
 import "time"
 
 // Where workers come from. A pool has a slot per worker. When the process of a slot ends, the next one is started at once if the last
-// one had done its duty or a task was to blame, else after a back-off that doubles. When it does not look as if any
-// process would do, the pool is degraded: it tries with one at a time, and calls do not wait for it.
+// one had done its duty or a task was to blame, else after a back-off that doubles. When no worker is ready and it does not look as if
+// any process would do, the pool is degraded: it tries with one at a time, and calls do not wait for it.
 
 // slot is the place of a worker. It is vacant, or has a worker, or waits for the end of its back-off.
 type slot struct {
@@ -49,7 +49,7 @@ func (p *Pool) fill() {
 	}
 }
 
-// booted is good news.
+// booted is good news: a worker is ready.
 func (p *Pool) booted() {
 	p.everReady = true
 	p.bootFailures = 0
@@ -98,7 +98,8 @@ func (p *Pool) vacate(w *worker, exit *Exit, blamed bool) {
 	if hopeless {
 		p.trouble = maxDoublings
 	}
-	p.degraded = p.degraded || hopeless || crashed || p.bootFailures >= maxBoot && p.ready == 0
+	// As long as one worker is ready, calls are served: the others have their back-off, and that is enough.
+	p.degraded = p.degraded || p.ready == 0 && (hopeless || crashed || p.bootFailures >= maxBoot)
 	if p.degraded {
 		p.probeAt = p.now + p.backoff(p.trouble-1)
 		p.wake(&p.prober, p.probeAt)

@@ -2,24 +2,26 @@ package sched
 
 import "time"
 
-// Identities. None is used twice in a pool, and zero is none. The shell chooses those of calls, in Open; the core numbers workers and
-// chunks, in Spawn and Dispatch.
+// Identities. None is used twice in a pool, and zero is none.
 type (
+	// WorkerID is a worker. The core numbers them, in Spawn.
 	WorkerID uint64
-	CallID   uint64
-	ChunkID  uint64
+	// CallID is a call. The shell chooses it, in Open.
+	CallID uint64
+	// ChunkID is a chunk. The core numbers them, in Dispatch; they grow.
+	ChunkID uint64
 )
 
 // Outcome says how a task ended. The numbers are those of the protocol's Outcome.
 type Outcome uint8
 
 const (
-	Value      Outcome = 1
-	TaskError  Outcome = 2
-	Timeout    Outcome = 3
-	Cancelled  Outcome = 4
-	WorkerLost Outcome = 5
-	Rejected   Outcome = 6
+	Value      Outcome = 1 // the function returned a result
+	TaskError  Outcome = 2 // the function failed; the worker lives on
+	Timeout    Outcome = 3 // it ran, or waited, for too long
+	Cancelled  Outcome = 4 // its call, or it alone, was cancelled, or the pool terminated
+	WorkerLost Outcome = 5 // its worker died under it
+	Rejected   Outcome = 6 // it was not run, and never will be here
 )
 
 // Outcomes is a set of Outcome, bit 1<<outcome each.
@@ -34,7 +36,7 @@ type Config struct {
 	MaxStarting  int           // processes that may be starting at once; default min(Workers, max(2, CPUs)) is the shell's business, 0 means Workers
 	StartTimeout time.Duration // from Spawn to Registered; default 10 s
 	ReadyTimeout time.Duration // from Registered to Ready; default 60 s
-	CancelGrace  time.Duration // from cancelling a task (or Stop, when terminating) to SIGTERM; default 5 s
+	CancelGrace  time.Duration // from cancelling a task, from its timeout, or from Stop, to SIGTERM; default 5 s
 	KillDelay    time.Duration // from SIGTERM to SIGKILL; default 2 s
 
 	BackoffMin time.Duration  // default 100 ms, doubled per abnormal exit of the slot in a row…
@@ -56,7 +58,7 @@ type CallSpec struct {
 	Weight       int    // of the uid; default 1
 	Function     string
 	Encoding     string        // required encoding of the function; empty: any
-	Single       bool          // independent tasks (ApplyAsync): may overtake the prefetched work of a Map
+	Single       bool          // independent tasks (ApplyAsync): Close ends its input
 	ChunkSize    int           // upper bound; 0: automatic
 	TaskTimeout  time.Duration // per attempt, from the task's own start; 0: none
 	QueueTimeout time.Duration // from Add to dispatch; 0: none
@@ -136,11 +138,11 @@ type Exit struct {
 type State uint8
 
 const (
-	Open       State = 1
-	Degraded   State = 2
-	Closed     State = 3
-	Terminated State = 4
-	Joined     State = 5
+	Open       State = 1 // takes calls
+	Degraded   State = 2 // workers do not start, or keep dying: one is tried at a time, and calls fail with the reason
+	Closed     State = 3 // takes no calls; those that are there run to their end
+	Terminated State = 4 // has no calls; workers are being killed
+	Joined     State = 5 // every process has been reaped. Nothing follows
 )
 
 // Kind is what an Effect asks for.
@@ -155,8 +157,8 @@ const (
 	Signal                  // SIGTERM to Worker's process group
 	Kill                    // SIGKILL to Worker's process group; Reason says why
 	Inspect                 // read Worker's progress record; answer Progress
-	Opened                  // Call's function is known: Encoding says how it is encoded
-	Refused                 // Call ends before it began: Reason and Why say why
+	Opened                  // Call's function is known: Encoding says how it is encoded. Tasks that waited for too long or are too large may have had their outcome before
+	Refused                 // Call ends, instead of Opened: Reason and Why say why. Its tasks have no outcome
 	Deliver                 // outcomes for Call: see Delivery
 	Ended                   // Call has had an outcome for every task, or was cancelled; nothing follows for it
 	StateChange             // the pool is now in State
@@ -183,7 +185,8 @@ const (
 	Stopping   // the daemon is stopping
 )
 
-// Chunk is work for a worker. It stays valid until its last task has its outcome; the parts are plain values.
+// Chunk is work for a worker: tasks of one call, all for the same attempt. It stays valid until its last task has its outcome or has been given back,
+// and then until the next Settle; the parts are plain values.
 type Chunk struct {
 	ID          ChunkID
 	Call        CallID

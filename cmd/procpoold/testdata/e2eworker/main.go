@@ -1,0 +1,115 @@
+// E2eworker is the worker, and one of the clients, of the end-to-end tests.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"log"
+	"os"
+	"os/exec"
+	"syscall"
+	"time"
+	"unicode/utf8"
+
+	"github.com/procpool/procpool/client"
+	"github.com/procpool/procpool/workerproc"
+)
+
+var (
+	_ = workerproc.Func("count_chars", func(_ context.Context, file string) (int, error) {
+		b, err := os.ReadFile(file)
+		return utf8.RuneCount(b), err
+	})
+	_ = workerproc.Func("raw", func(_ context.Context, b []byte) ([]byte, error) { return b, nil })
+	_ = workerproc.Func("nap", func(ctx context.Context, ms int) (int, error) {
+		select {
+		case <-time.After(time.Duration(ms) * time.Millisecond):
+			return ms, nil
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	})
+	_ = workerproc.Func("die_at_3", func(_ context.Context, i int) (int, error) {
+		if i == 3 {
+			return 0, syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		}
+		return i, nil
+	})
+
+	// family starts a child that ignores SIGTERM and returns the worker's pid and the child's.
+	family = workerproc.Func("family", func(context.Context, int) ([]int, error) {
+		child := exec.Command("sh", "-c", "trap '' TERM; sleep 1000")
+		if err := child.Start(); err != nil {
+			return nil, err
+		}
+		go child.Wait()
+		return []int{os.Getpid(), child.Process.Pid}, nil
+	})
+)
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == "forgetful" {
+		select {} // as if main went about its business
+	}
+	workerproc.Main()
+	if len(os.Args) == 4 && os.Args[1] == "client" {
+		beClient(os.Args[2], os.Args[3] != "")
+	}
+}
+
+// beClient opens a pool, says which processes it has, and waits to be killed.
+func beClient(worker string, withChild bool) {
+	ctx := context.Background()
+	c, err := client.Dial(ctx, "")
+	if err != nil {
+		log.Fatal(err)
+	}
+	pool, err := c.OpenPool(ctx, client.Program(worker), client.Workers(1))
+	if err != nil {
+		log.Fatal(err)
+	}
+	pids, err := client.Apply(ctx, pool, family, 0)
+	if err != nil {
+		log.Fatal(err)
+	}
+	out := struct {
+		Workers []int
+		Child   int
+	}{Workers: pids}
+	if withChild {
+		if out.Child, err = heir(); err != nil {
+			log.Fatal(err)
+		}
+	}
+	if err := json.NewEncoder(os.Stdout).Encode(out); err != nil {
+		log.Fatal(err)
+	}
+	select {}
+}
+
+// heir starts a child that inherits every descriptor, the connections to the daemon among them.
+func heir() (pid int, err error) {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return 0, err
+	}
+	attr := &os.ProcAttr{Files: []*os.File{nil, nil, nil}}
+	for _, e := range entries {
+		var fd int
+		if err := json.Unmarshal([]byte(e.Name()), &fd); err != nil || fd < 3 {
+			continue
+		}
+		if target, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && len(target) > 7 && target[:7] == "socket:" {
+			dup, err := syscall.Dup(fd)
+			if err != nil {
+				return 0, err
+			}
+			attr.Files = append(attr.Files, os.NewFile(uintptr(dup), target))
+		}
+	}
+	proc, err := os.StartProcess("/bin/sleep", []string{"sleep", "1000"}, attr)
+	if err != nil {
+		return 0, err
+	}
+	return proc.Pid, nil
+}
