@@ -62,8 +62,8 @@ func (c *Client) Pool(ctx context.Context, name string) (*Pool, error) {
 	return c.adopt(newPool(c, r.GetPool().GetName()))
 }
 
-// CreatePool makes a pool that lives until it is closed or terminated, whatever becomes of this program. It needs a [Name]. Output and exits of its
-// workers go to the daemon's log. Creating a pool whose name is taken is [ErrPoolExists].
+// CreatePool makes a pool that lives until it is closed or terminated, whatever becomes of this program. What its workers
+// write goes to the daemon's log. Creating a pool whose name is taken is [ErrPoolExists].
 func (c *Client) CreatePool(ctx context.Context, name string, opts ...PoolOption) (*Pool, error) {
 	config, err := configure(append(opts[:len(opts):len(opts)], Name(name)))
 	if err != nil {
@@ -222,7 +222,7 @@ func (p *Pool) Join(ctx context.Context) error {
 	return p.release(nil)
 }
 
-// Terminate drops the pool's work, for every client of it, and kills its workers; running tasks have the cancel grace. Calls and results that still wait end at
+// Terminate drops the pool's work, for every client of it, and kills its workers. Calls and results that still wait end at
 // once with [ErrPoolTerminated]; those of other clients with their tasks [ErrCancelled]. It returns when the workers have been reaped, or
 // with an error after some 10 s. Made for defer: idempotent, and later calls return what the first did.
 func (p *Pool) Terminate() error {

@@ -21,10 +21,11 @@ type Process[R any] struct {
 	ended chan struct{} // closed when the process is gone; nothing below changes afterwards
 
 	mu      sync.Mutex
-	pool    *Pool // nil before Start
-	starts  bool  // Start has been called
+	pool    *Pool              // nil before Start
+	cancel  context.CancelFunc // of the function's context
+	starts  bool               // Start has been called
 	pid     int
-	exit    *WorkerExit // the last
+	exit    *WorkerExit // the first: a worker that dies is replaced
 	result  R
 	err     error
 	stopErr error
@@ -48,7 +49,7 @@ func (p *Process[R]) Start(ctx context.Context) error {
 		return errors.New("start process: it has been started already")
 	}
 	p.starts = true
-	// A process that is terminated gets SIGTERM at once.
+	// The grace is short, for Terminate to mean SIGTERM.
 	opts := append([]PoolOption{Workers(1), CancelGrace(time.Millisecond)}, p.opts...)
 	opts = append(opts, func(c *poolConfig) {
 		then := c.onExit
@@ -66,7 +67,9 @@ func (p *Process[R]) Start(ctx context.Context) error {
 		return p.err
 	}
 	p.pool = pool
-	result := p.apply(context.Background(), pool)
+	work, cancel := context.WithCancel(context.Background())
+	p.cancel = cancel
+	result := p.apply(work, pool)
 	go p.run(result) // ends with the process; Join waits for it
 	return nil
 }
@@ -74,18 +77,24 @@ func (p *Process[R]) Start(ctx context.Context) error {
 func (p *Process[R]) exited(e WorkerExit) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.exit = &e
+	if p.exit == nil {
+		p.exit = &e
+	}
 }
 
-// run waits for the function, then for the worker. Its ends are the pool's.
+// run waits for the function, then for the worker, which stops with its pool or is killed for what it will not stop.
 func (p *Process[R]) run(result *Result[R]) {
 	defer close(p.ended)
+	defer p.cancel()
 	value, err := result.Get(context.Background())
 	stopErr := p.pool.Close()
-	if err != nil { // a worker that was lost is replaced; nobody wants the new one
-		stopErr = errors.Join(stopErr, p.pool.Terminate())
-	} else {
-		stopErr = errors.Join(stopErr, p.pool.Join(context.Background()))
+	if stopErr == nil {
+		ctx, cancel := context.WithTimeout(context.Background(), terminatePatience)
+		defer cancel()
+		stopErr = p.pool.Join(ctx)
+	}
+	if stopErr != nil {
+		stopErr = p.pool.Terminate()
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -124,22 +133,37 @@ func (p *Process[R]) over() bool {
 	}
 }
 
-// Terminate cancels the function's context and sends SIGTERM to the process, a millisecond later (see [CancelGrace]); SIGKILL follows after the kill delay. It
-// returns when the process is gone, within 10 s. Other than in Python, children of the process are killed too.
+// Terminate cancels the function's context, sends SIGTERM a millisecond later (see [CancelGrace]) and SIGKILL after the kill delay (see
+// [KillDelay]), to the process and its children. It returns when they are gone, or with an error after some 20 s.
 func (p *Process[R]) Terminate() error {
-	pool := p.current()
-	if pool == nil {
+	if p.current() == nil {
 		return fmt.Errorf("terminate process: %w", ErrNotStarted)
 	}
-	return pool.Terminate()
+	p.cancel()
+	return p.gone()
 }
 
-// Kill is Terminate: what does not end by SIGTERM gets SIGKILL, after the kill delay. A process that shall have no time at all is opened with
-// KillDelay(time.Millisecond).
-func (p *Process[R]) Kill() error { return p.Terminate() }
+// Kill sends SIGKILL to the process and its children. It returns when they are gone, or with an error after some 20 s.
+func (p *Process[R]) Kill() error {
+	pool := p.current()
+	if pool == nil {
+		return fmt.Errorf("kill process: %w", ErrNotStarted)
+	}
+	if err := pool.Terminate(); err != nil {
+		return err
+	}
+	return p.gone()
+}
+
+// gone waits for the end of a process that has been told to end.
+func (p *Process[R]) gone() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*terminatePatience) // run has one for the pool's end, and one to kill it
+	defer cancel()
+	return p.Join(ctx)
+}
 
 // Result is what the function returned. Before the end it is [ErrNotReady]; of a process that could not be started, the reason. The error of a function is a
-// [*TaskError] with the kind [ErrTask], that of a process that was killed one with the kind [ErrWorkerLost] or [ErrCancelled], or
+// [*TaskError] that is [ErrTask], that of a process that died one that is [ErrWorkerLost]. After Terminate it is context.Canceled, after Kill
 // [ErrPoolTerminated].
 func (p *Process[R]) Result() (R, error) {
 	var zero R

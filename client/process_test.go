@@ -51,6 +51,38 @@ func TestProcess(t *testing.T) {
 	}
 }
 
+func TestProcessKilled(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t)
+		defer f.hold()()
+		p := NewProcess(f.client(t).OpenPool, double, 1)
+		if err := p.Kill(); !errors.Is(err, ErrNotStarted) {
+			t.Errorf("kill before start: %v, want ErrNotStarted", err)
+		}
+		if err := p.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Kill(); err != nil || p.Alive() {
+			t.Errorf("kill: %v, alive: %v", err, p.Alive())
+		}
+		if _, err := p.Result(); !errors.Is(err, ErrPoolTerminated) {
+			t.Errorf("result: %v, want ErrPoolTerminated", err)
+		}
+	})
+}
+
+func TestProcessThatCannotStart(t *testing.T) {
+	t.Parallel()
+	p := NewProcess(newFake(t).client(t).OpenPool, double, 1, Program("/no/such/program"))
+	if err := p.Start(t.Context()); !errors.Is(err, ErrProgram) {
+		t.Errorf("start: %v, want ErrProgram", err)
+	}
+	if _, err := p.Result(); !errors.Is(err, ErrProgram) || p.Alive() {
+		t.Errorf("result: %v, alive: %v; want ErrProgram, false", err, p.Alive())
+	}
+}
+
 func TestProcessTerminated(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -79,6 +111,9 @@ func TestProcessTerminated(t *testing.T) {
 		}
 		if err := p.Join(t.Context()); err != nil {
 			t.Error(err)
+		}
+		if _, err := p.Result(); !errors.Is(err, context.Canceled) {
+			t.Errorf("result: %v, want Canceled", err)
 		}
 		if code, ok := p.ExitCode(); code != -15 || !ok {
 			t.Errorf("exit code is %d, %v; want -15, true", code, ok)

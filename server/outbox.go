@@ -91,17 +91,16 @@ func (o *outbox) take() (m *wire.AttachResponse, closed bool) {
 	if !o.ready {
 		return nil, o.closed
 	}
-	m = &wire.AttachResponse{Head: o.next.Head}
+	m = &wire.AttachResponse{}
 	n, bytes := 0, 0
 	for n < len(o.next.Chunks) && (n == 0 || bytes+len(o.next.Chunks[n].Items.Data) <= maxBatch) {
 		bytes += len(o.next.Chunks[n].Items.Data)
 		n++
 	}
 	m.Chunks = o.next.Chunks[:n:n]
-	o.next.Head = nil
 	o.next.Chunks = o.next.Chunks[n:]
-	if len(o.next.Chunks) == 0 {
-		o.next.Chunks = nil
+	if len(o.next.Chunks) == 0 { // else the head waits: it may be about chunks that are still to come
+		m.Head, o.next = o.next.Head, wire.AttachResponse{}
 		o.ready = false
 	}
 	return m, o.closed

@@ -187,6 +187,9 @@ func (p *pool) perform(effects []sched.Effect) {
 	for i := range effects {
 		e := &effects[i]
 		w := p.workers[e.Worker]
+		if w == nil && e.Worker != 0 && e.Kind != sched.Spawn && e.Kind != sched.Deliver {
+			continue // it has exited meanwhile
+		}
 		if p.log.IsTrace() {
 			p.log.Trace("effect", "kind", e.Kind, "worker", e.Worker, "call", e.Call)
 		}
@@ -204,7 +207,7 @@ func (p *pool) perform(effects []sched.Effect) {
 		case sched.Signal:
 			w.signal(e.Reason)
 		case sched.Kill:
-			w.kill(e.Reason)
+			w.kill(e.Reason, e.Why)
 		case sched.Inspect:
 			w.inspect()
 		case sched.StateChange:

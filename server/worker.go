@@ -24,7 +24,7 @@ type worker struct {
 	out      outbox        // to the Attach stream
 	attached chan struct{} // closed when the Attach stream has been read to its end, or will never come
 	killed   sched.Reason  // why it was killed, if it was
-	refused  string        // why it was turned away, if it was
+	refused  string        // why it was turned away, if it was, or what it did wrong
 }
 
 // process is a running worker process: workerproc.Process, or goroutines of this process.
@@ -80,7 +80,7 @@ func (w *worker) live() {
 	}
 	p.post(func(now time.Time) {
 		why.Reason = w.reason(exit)
-		if ended.Kind == sched.ExitAbnormal && w.refused != "" {
+		if ended.Kind == sched.ExitAbnormal && w.refused != "" && w.killed != sched.Misbehaved {
 			ended.Kind = sched.ExitPermanent
 		}
 		ended.Why = why
@@ -127,7 +127,6 @@ var killReasons = map[sched.Reason]string{
 	sched.CallCancelled:   "a task was cancelled and did not return",
 	sched.PoolTerminated:  "the pool was terminated",
 	sched.Stopping:        "the daemon is stopping",
-	sched.Misbehaved:      "it broke the worker protocol",
 }
 
 // describeExit is a WorkerExit in one line for a person.
@@ -222,8 +221,11 @@ func (w *worker) signal(why sched.Reason) {
 	}
 }
 
-func (w *worker) kill(why sched.Reason) {
+func (w *worker) kill(why sched.Reason, detail any) {
 	w.killed = why
+	if why == sched.Misbehaved {
+		w.refused = fmt.Sprintf("it broke the worker protocol: %v", detail)
+	}
 	if w.proc != nil {
 		w.pool.log.Debug("SIGKILL to worker", "worker", w.name, "pid", w.proc.Pid(), "reason", killReasons[why])
 		w.proc.Kill()

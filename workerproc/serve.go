@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"os"
 	"runtime/debug"
@@ -348,7 +349,7 @@ func (s *session) revoke(id uint64, from int) {
 	c := s.find(id)
 	if c == nil {
 		s.say(func(h *pb.AttachRequest) {
-			h.Returned = append(h.Returned, &pb.Returned{Chunk: id, From: uint32(from)})
+			h.Returned = append(h.Returned, &pb.Returned{Chunk: id, From: math.MaxUint32})
 		})
 		return
 	}

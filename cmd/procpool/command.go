@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -98,35 +97,23 @@ func (c *command) run(ctx context.Context) (commandResult, error) {
 	if err != nil {
 		return result, notRun(result, err)
 	}
-	stdout, err := newCapture(workerproc.Output(ctx, 1), c.Live)
-	if err != nil {
-		return result, notRun(result, err)
-	}
+	stdout, stderr := newCapture(workerproc.Output(ctx, 1), c.Live), newCapture(workerproc.Output(ctx, 2), c.Live)
 	defer stdout.release()
-	stderr, err := newCapture(workerproc.Output(ctx, 2), c.Live)
-	if err != nil {
-		return result, notRun(result, err)
-	}
 	defer stderr.release()
 	cmd := exec.CommandContext(ctx, path)
 	cmd.Args = argv
-	cmd.Stdout, cmd.Stderr = stdout.writer, stderr.writer
 	cmd.Cancel = func() error { return terminateGroup(cmd.Process) }
 	cmd.WaitDelay = commandGrace // then SIGKILL
 
 	start := time.Now()
-	if err := cmd.Start(); err != nil {
+	announced := func() {}
+	err = runCaptured(cmd, stdout, stderr, func() { announced = announce(ctx, cmd.Process.Pid) })
+	if cmd.ProcessState == nil {
 		return result, notRun(result, err)
 	}
-	announced := announce(ctx, cmd.Process.Pid)
-	stdout.start()
-	stderr.start()
-	err = cmd.Wait()
 	if ctx.Err() != nil {
 		killGroup()
 	}
-	stdout.finish()
-	stderr.finish()
 	announced()
 	result.Seconds = time.Since(start).Seconds()
 	result.Pid = cmd.Process.Pid
@@ -237,76 +224,4 @@ func ownSlot(file string) (int, error) {
 			return 0, errors.Join(fmt.Errorf("lock slot %d of %s: %w", n, file, err), f.Close())
 		}
 	}
-}
-
-// captureSize is how much output of a stream travels with the result.
-const captureSize = 64 << 10
-
-var captureBuffers = sync.Pool{New: func() any { return new([captureSize]byte) }}
-
-// capture takes one stream of a command's output. What fits stays here for the result; when it is full, and after every read if it
-// is live, it is passed on as task output, which waits while the reader at the other end is slow.
-type capture struct {
-	out    io.Writer
-	live   bool
-	buf    *[captureSize]byte
-	n      int
-	reader *os.File
-	writer *os.File // the command's end
-	exited atomic.Bool
-	done   chan struct{} // closed when reading has ended
-}
-
-func newCapture(out io.Writer, live bool) (*capture, error) {
-	r, w, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
-	return &capture{out: out, live: live, reader: r, writer: w, buf: captureBuffers.Get().(*[captureSize]byte), done: make(chan struct{})}, nil
-}
-
-// start reads what the command writes, until finish.
-func (c *capture) start() {
-	c.writer.Close()
-	go func() {
-		defer close(c.done)
-		defer c.reader.Close() // a command that goes on after an error gets SIGPIPE
-		c.read()
-	}()
-}
-
-// finish waits for the rest of the output. When the command has exited, whatever it left behind in the background may still hold the pipe open: the
-// output ends when nothing has come for a while.
-func (c *capture) finish() {
-	c.exited.Store(true)
-	_ = c.reader.SetReadDeadline(time.Now().Add(commandGrace)) // closed already if the end has been read
-	<-c.done
-}
-
-func (c *capture) read() {
-	for {
-		if c.n == captureSize || (c.live && c.n > 0) {
-			if _, err := c.out.Write(c.buf[:c.n]); err != nil {
-				return // the task is cancelled
-			}
-			c.n = 0
-		}
-		exited := c.exited.Load()
-		if exited { // writing may have taken longer than the deadline that finish has set
-			_ = c.reader.SetReadDeadline(time.Now().Add(commandGrace)) // a pipe has deadlines
-		}
-		m, err := c.reader.Read(c.buf[c.n:])
-		c.n += m
-		if err != nil && (exited || !errors.Is(err, os.ErrDeadlineExceeded)) {
-			return
-		}
-	}
-}
-
-func (c *capture) rest() text { return slices.Clone(c.buf[:c.n]) }
-
-func (c *capture) release() {
-	c.writer.Close() // if it has not been started
-	c.reader.Close()
-	captureBuffers.Put(c.buf)
 }

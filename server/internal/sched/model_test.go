@@ -589,7 +589,7 @@ func simulate(t testing.TB, dice []byte) {
 
 func TestNothingBreaksThePromises(t *testing.T) {
 	t.Parallel()
-	runs := 2000
+	runs := 1000
 	if testing.Short() {
 		runs = 200
 	}

@@ -1,6 +1,9 @@
 package sched
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // What workers say about their work.
 
@@ -12,12 +15,13 @@ func (p *Pool) Results(now time.Time, id WorkerID, r Report) {
 		return
 	}
 	if w.chunks.empty() {
-		p.kill(w, Misbehaved)
+		p.misbehaved(w, fmt.Sprintf("it reported tasks of chunk %d and holds no chunk", r.Chunk))
 		return
 	}
 	k := w.chunks.front.of
 	if k.ID != r.Chunk || r.First != k.done || !r.valid(k.end) {
-		p.kill(w, Misbehaved)
+		p.misbehaved(w, fmt.Sprintf("it reported %d tasks of chunk %d from place %d on; next is place %d of chunk %d, which ends at %d",
+			r.N, r.Chunk, r.First, k.done, k.ID, k.end))
 		return
 	}
 	p.absorb(k, &r)
@@ -124,8 +128,11 @@ func (p *Pool) Returned(now time.Time, id WorkerID, chunk ChunkID, from int) {
 	case k == nil && w.unanswered > 0: // it had ended them before it was asked
 		w.unanswered--
 		w.revoking--
-	case k == nil || from < k.done:
-		p.kill(w, Misbehaved)
+	case k == nil:
+		p.misbehaved(w, fmt.Sprintf("it returned chunk %d, which it does not hold", chunk))
+		return
+	case from < k.done:
+		p.misbehaved(w, fmt.Sprintf("it returned chunk %d from place %d on, but has reported tasks up to %d", chunk, from, k.done))
 		return
 	default:
 		if k.revokes > 0 {

@@ -193,6 +193,14 @@ func (p *Pool) kill(w *worker, r Reason) {
 	p.move(w, killed)
 }
 
+// misbehaved ends a worker that has broken the protocol: why says how.
+func (p *Pool) misbehaved(w *worker, why string) {
+	if w.state < killed {
+		p.kill(w, Misbehaved)
+		p.out.effects[len(p.out.effects)-1].Why = why
+	}
+}
+
 // Spawned says that the process of a Spawn runs. A process that could not be started has Exited instead.
 func (p *Pool) Spawned(now time.Time, id WorkerID) {
 	p.clock(now)
@@ -219,7 +227,7 @@ func (p *Pool) Registered(now time.Time, id WorkerID, h Hello) {
 			p.open(c)
 		}
 	} else if !slices.EqualFunc(p.functions, h.Functions, func(have function, f Function) bool { return have.Function == f }) {
-		p.kill(w, Misbehaved)
+		p.misbehaved(w, "its functions are not those of the pool's first worker")
 		return
 	}
 	p.move(w, booting)
