@@ -14,7 +14,7 @@ import (
 // and several fit into the daemon's window, so that no worker waits while one is on its way.
 const (
 	firstBatchItems = 64
-	maxBatchItems   = 1024
+	maxBatchItems   = 4096
 	maxBatchBytes   = 256 << 10 // one item may exceed it
 )
 

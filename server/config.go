@@ -37,7 +37,7 @@ type Config struct {
 	DrainTimeout time.Duration
 
 	// WindowItems and WindowBytes bound what the daemon holds of one call: items accepted, and bytes of items or results, whose
-	// outcome the client has not read. Default to 4,096 and 16 MiB.
+	// outcome the client has not read. Default to 16,384 and 16 MiB.
 	WindowItems int
 	WindowBytes int
 
@@ -69,7 +69,7 @@ func (c Config) withDefaults() (Config, error) {
 		c.DrainTimeout = 60 * time.Second
 	}
 	if c.WindowItems == 0 {
-		c.WindowItems = 4096
+		c.WindowItems = 16384
 	}
 	if c.WindowBytes == 0 {
 		c.WindowBytes = 16 << 20

@@ -265,31 +265,25 @@ func (w *worker) registered(now time.Time, h *pb.Hello, identity string, welcome
 	p.log.Debug("worker registered", "worker", w.name, "identity", identity, "sdk", h.Sdk)
 }
 
-// said is a message of a registered worker.
+// said is a message of a registered worker. Tasks given back come before results: the worker may have gone on to another chunk since.
 func (w *worker) said(now time.Time, m *wire.AttachRequest) {
 	core := w.pool.core
-	if h := m.Head; h != nil {
-		for _, o := range h.Outputs {
-			w.output(o)
-		}
-	}
-	for i := range m.Results {
-		r := &m.Results[i]
-		core.Results(now, w.id, report(r))
-	}
 	h := m.Head
-	if n := len(m.Results); n > 0 {
-		last := &m.Results[n-1]
-		w.out.ack(last.Chunk, last.First+uint32(last.Len()), h != nil && h.AckWanted)
+	for _, o := range h.GetOutputs() {
+		w.output(o)
 	}
-	if h == nil {
-		return
-	}
-	for _, r := range h.Returned {
+	for _, r := range h.GetReturned() {
 		core.Returned(now, w.id, sched.ChunkID(r.Chunk), int(r.From))
 	}
-	if h.Ready != nil {
-		if e := h.Ready.Error; e != nil {
+	for i := range m.Results {
+		core.Results(now, w.id, report(&m.Results[i]))
+	}
+	if n := len(m.Results); n > 0 {
+		last := &m.Results[n-1]
+		w.out.ack(last.Chunk, last.First+uint32(last.Len()), h.GetAckWanted())
+	}
+	if ready := h.GetReady(); ready != nil {
+		if e := ready.Error; e != nil {
 			w.refused = fmt.Sprintf("its init function failed: %s", e.Message)
 			return // it exits by itself
 		}

@@ -30,6 +30,6 @@ const (
 
 // What a worker says it can hold.
 const (
-	creditTasks = 1024
+	creditTasks = 8192
 	creditBytes = 16 << 20
 )

@@ -17,14 +17,16 @@ import (
 // The progress record. All numbers are in the byte order of the machine, which is little-endian wherever this is built.
 //
 //	 0  8 bytes  "PPROGR01"
-//	 8  u64      sequence: odd while the next four fields are being changed
+//	 8  u64      0
 //	16  u64      chunk of the current task
 //	24  u32      its place in the chunk
 //	28  u32      1 if there is a current task
-//	32  i64      when it began: nanoseconds of CLOCK_MONOTONIC
+//	32  i64      when it began, or a little earlier: nanoseconds of CLOCK_MONOTONIC
 //	40  u64      head: bytes written into the ring since the beginning
 //	48  u64      tail: bytes of it that are free again
 //	64           the ring, up to the end of the file
+//
+// The eight bytes at 24 are written as one. They are 0 while the fields at 16 and 32 change.
 //
 // The ring holds records, each beginning at a multiple of 8:
 //
@@ -68,36 +70,35 @@ type Record struct {
 type progressWriter struct {
 	mem        []byte
 	ring       []byte
-	seq        *uint64
+	current    *uint64
 	head, tail *uint64
 	written    uint64 // *head, without the fence
 	freed      uint64 // *tail
+	chunk      uint64 // what the header has
+	started    time.Time
 }
 
 func newProgressWriter(mem []byte) *progressWriter {
 	at := func(i int) *uint64 { return (*uint64)(unsafe.Pointer(&mem[i])) }
-	w := &progressWriter{mem: mem, ring: mem[progressHeader : progressHeader+(len(mem)-progressHeader)&^7], seq: at(8), head: at(40), tail: at(48)}
+	w := &progressWriter{mem: mem, ring: mem[progressHeader : progressHeader+(len(mem)-progressHeader)&^7], current: at(24), head: at(40), tail: at(48)}
 	copy(mem, progressMagic)
 	return w
 }
 
-// begin notes the task that is about to run.
-func (w *progressWriter) begin(chunk uint64, offset int, started int64) {
-	seq := *w.seq
-	atomic.StoreUint64(w.seq, seq+1)
-	binary.NativeEndian.PutUint64(w.mem[16:], chunk)
-	binary.NativeEndian.PutUint64(w.mem[24:], uint64(uint32(offset))|1<<32)
-	binary.NativeEndian.PutUint64(w.mem[32:], uint64(started))
-	atomic.StoreUint64(w.seq, seq+2)
+// begin notes the task that is about to run. Of what the header has, only the task's place changes with every task, in one
+// store.
+func (w *progressWriter) begin(chunk uint64, offset int, started time.Time) {
+	if chunk != w.chunk || started != w.started {
+		w.idle()
+		binary.NativeEndian.PutUint64(w.mem[16:], chunk)
+		binary.NativeEndian.PutUint64(w.mem[32:], uint64(toMonotonic(started)))
+		w.chunk, w.started = chunk, started
+	}
+	atomic.StoreUint64(w.current, uint64(uint32(offset))|1<<32)
 }
 
 // idle notes that no task runs.
-func (w *progressWriter) idle() {
-	seq := *w.seq
-	atomic.StoreUint64(w.seq, seq+1)
-	binary.NativeEndian.PutUint64(w.mem[24:], 0)
-	atomic.StoreUint64(w.seq, seq+2)
-}
+func (w *progressWriter) idle() { atomic.StoreUint64(w.current, 0) }
 
 // store notes the outcome of a task. It reports false if there is no room.
 func (w *progressWriter) store(chunk uint64, offset int, kind uint32, b []byte, ran time.Duration) bool {
@@ -148,7 +149,7 @@ func readProgress(r io.ReaderAt) (Progress, error) {
 		if _, err := r.ReadAt(b[:], 0); err != nil {
 			return Progress{}, err
 		}
-		if seq := binary.NativeEndian.Uint64(a[8:]); seq%2 == 0 && string(a[8:40]) == string(b[8:40]) {
+		if string(a[8:40]) == string(b[8:40]) {
 			return parseProgress(a[:])
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	pb "github.com/procpool/procpool/proto/procpool/v1"
@@ -22,23 +23,19 @@ func (c *crash) Error() string { return c.kind + ": " + c.message }
 func (c *crash) Stack() string { return c.stack }
 
 // run runs tasks until there are no more to come, then closes ran. A function that calls runtime.Goexit takes the goroutine with it;
-// then another one goes on.
-func (s *session) run(life context.Context, ran chan<- struct{}) {
-	t := &task{stride: 1}
+// then another one goes on with t.
+func (s *session) run(life context.Context, t *task, ran chan<- struct{}) {
+	done := false
 	defer func() {
-		if t.started { // Goexit
-			t.failed = &crash{kind: "goexit", message: "the function called runtime.Goexit", stack: string(debug.Stack())}
-			s.finish(t)
-			go s.run(life, ran)
-			return
+		if !done {
+			go s.run(life, t, ran)
 		}
-		close(ran)
 	}()
-	for s.take(t, life) {
-		s.call(t)
-		s.finish(t)
+	for !done {
+		done = s.runTasks(life, t)
 	}
 	s.goodbye()
+	close(ran)
 }
 
 // task is the task in hand of the runner.
@@ -47,12 +44,13 @@ type task struct {
 	offset  int
 	arg     []byte
 	ctx     context.Context
+	own     *taskContext       // what the function gets
 	cancel  context.CancelFunc // of ctx, if the task has a timeout
-	started bool               // between call and finish
+	started bool               // the function has been called and has not returned
+	ended   bool               // there is an outcome that has not been recorded
 	result  []byte
 	failed  error
-	scratch []byte        // for results, used again and again
-	infos   []taskContext // for the next tasks
+	scratch []byte // for results, used again and again
 
 	// Reading the clock takes as long as a small task. So it is read after every stride tasks, and stride grows while tasks are tiny.
 	began  time.Time // the last reading; zero: it must be read, because time has passed without a task
@@ -66,10 +64,65 @@ const (
 	strideTime = 20 * time.Microsecond
 )
 
-// take finds the next task. False: there will be none.
-func (s *session) take(t *task, life context.Context) bool {
+// runTasks runs tasks. It returns true when there will be no more, false when one of them has crashed: guarding each of them
+// alone against that would cost as much as a small task.
+func (s *session) runTasks(life context.Context, t *task) (done bool) {
+	defer func() {
+		if !t.started {
+			return
+		}
+		c := &crash{kind: "goexit", message: "the function called runtime.Goexit"}
+		if r := recover(); r != nil {
+			c.kind, c.message = "panic", fmt.Sprint(r)
+		}
+		c.stack = string(debug.Stack())
+		t.failed, t.started, t.ended = c, false, true
+	}()
+	for s.next(life, t) {
+		c := t.chunk
+		if t.began.IsZero() {
+			t.began, t.unread = time.Now(), 0
+		}
+		if s.progress != nil {
+			s.progress.begin(c.ID, t.offset, t.began)
+		}
+		if c.fn == nil {
+			t.failed = fmt.Errorf("this worker has no function number %d", c.Function)
+		} else {
+			t.started = true
+			t.result, t.failed = c.fn.run(t.own, t.arg, t.scratch[:0])
+			t.started = false
+		}
+		t.ended = true
+	}
+	return true
+}
+
+// next hands the outcome of the task in hand over and finds the next task. False: there will be none.
+func (s *session) next(life context.Context, t *task) bool {
+	var ran time.Duration
+	if t.ended {
+		ran = t.clock()
+		if limit := s.welcome.ResultLimit; t.failed == nil && limit > 0 && uint64(len(t.result)) > limit {
+			t.failed = fmt.Errorf("the result has %d bytes; at most %d are allowed", len(t.result), limit)
+		}
+		if t.cancel != nil {
+			defer t.cancel()
+			t.cancel = nil
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if t.ended {
+		t.ended = false
+		s.current.chunk = nil
+		kept := s.record(t, ran)
+		// Without room in the progress record, the next task must wait until the daemon has the outcome.
+		for !kept && !s.broken && (len(s.out.results) > 0 || len(s.marks) > 0) {
+			s.work.Wait()
+			t.began = time.Time{}
+		}
+	}
 	for {
 		for len(s.queue) == 0 && !s.stopping {
 			t.began = time.Time{}
@@ -88,7 +141,7 @@ func (s *session) take(t *task, life context.Context) bool {
 		c.items.Next()
 		t.chunk, t.offset, t.arg = c, c.next, c.items.Item()
 		c.next++
-		if c.cancel[t.offset] {
+		if c.cancel != nil && c.cancel[t.offset] {
 			t.failed = errCancelled
 			s.record(t, 0)
 			continue
@@ -96,13 +149,26 @@ func (s *session) take(t *task, life context.Context) bool {
 		if c.ctx == nil { // the last one was cancelled
 			c.ctx, c.stop = context.WithCancelCause(life)
 		}
-		t.ctx, t.cancel = c.ctx, nil
-		if c.TaskTimeoutNS > 0 {
-			t.ctx, t.cancel = context.WithTimeoutCause(c.ctx, time.Duration(c.TaskTimeoutNS), errTimeout)
-		}
 		s.current = running{chunk: c, offset: t.offset}
+		t.enter(s)
 		return true
 	}
+}
+
+// enter makes the contexts of the task. Tasks of a chunk share one, unless each has a timeout of its own.
+func (t *task) enter(s *session) {
+	c := t.chunk
+	if c.TaskTimeoutNS > 0 {
+		t.ctx, t.cancel = context.WithTimeoutCause(c.ctx, time.Duration(c.TaskTimeoutNS), errTimeout)
+		t.own = nil
+	} else if t.ctx != c.ctx {
+		t.ctx = c.ctx
+		t.own = nil
+	}
+	if t.own == nil {
+		t.own = &taskContext{Context: t.ctx, session: s, chunk: c}
+	}
+	t.own.offset.Store(int32(t.offset))
 }
 
 // cancelCurrent ends the context of the task in hand. mu is held.
@@ -110,57 +176,6 @@ func (s *session) cancelCurrent(cause error) {
 	if c := s.current.chunk; c != nil && c.ctx != nil {
 		c.stop(cause)
 		c.ctx = nil // the next task gets another one
-	}
-}
-
-// call runs the task's function.
-func (s *session) call(t *task) {
-	c := t.chunk
-	if t.began.IsZero() {
-		t.began, t.unread = time.Now(), 0
-	}
-	if s.progress != nil {
-		s.progress.begin(c.ID, t.offset, toMonotonic(t.began))
-	}
-	t.result, t.failed = nil, nil
-	if c.fn == nil {
-		t.failed = fmt.Errorf("this worker has no function number %d", c.Function)
-		return
-	}
-	if len(t.infos) == 0 {
-		t.infos = make([]taskContext, 32)
-	}
-	info := &t.infos[0]
-	t.infos = t.infos[1:]
-	*info = taskContext{Context: t.ctx, session: s, chunk: c, offset: t.offset}
-	t.started = true
-	defer func() {
-		if r := recover(); r != nil {
-			t.failed = &crash{kind: "panic", message: fmt.Sprint(r), stack: string(debug.Stack())}
-			t.started = false
-		}
-	}()
-	t.result, t.failed = c.fn.run(info, t.arg, t.scratch[:0])
-	t.started = false
-}
-
-// finish hands the outcome of the task in hand to the sender. If the progress record has no room for it, it waits until the daemon has it.
-func (s *session) finish(t *task) {
-	t.started = false
-	ran := t.clock()
-	if limit := s.welcome.ResultLimit; t.failed == nil && limit > 0 && uint64(len(t.result)) > limit {
-		t.failed = fmt.Errorf("the result has %d bytes; at most %d are allowed", len(t.result), limit)
-	}
-	s.mu.Lock()
-	s.current = running{}
-	kept := s.record(t, ran)
-	for !kept && !s.broken && (len(s.out.results) > 0 || len(s.marks) > 0) {
-		s.work.Wait()
-		t.began = time.Time{}
-	}
-	s.mu.Unlock()
-	if t.cancel != nil {
-		t.cancel()
 	}
 }
 
@@ -194,6 +209,9 @@ func (s *session) record(t *task, ran time.Duration) (kept bool) {
 	if n == 0 || large || o.results[n-1].Chunk != c.ID || len(o.results[n-1].Values.Data) >= largeResult {
 		o.results = append(o.results, wire.ChunkResults{Chunk: c.ID, First: uint32(t.offset)})
 		n++
+		if !large { // the next message will be about as long as the last one
+			o.results[n-1].Values.Data = make([]byte, 0, min(max(o.last, len(t.result)), largeResult))
+		}
 	}
 	r := &o.results[n-1]
 	r.RunNS += uint64(ran)
@@ -280,7 +298,7 @@ type taskContext struct {
 	context.Context
 	session *session
 	chunk   *chunk
-	offset  int
+	offset  atomic.Int32 // of the task in hand
 }
 
 type taskKey struct{}
@@ -315,11 +333,12 @@ func Output(ctx context.Context, stream int) io.Writer {
 	if !ok {
 		return io.Discard
 	}
-	return &taskWriter{task: t, ctx: ctx, stream: uint32(stream)}
+	return &taskWriter{task: t, offset: uint32(t.offset.Load()), ctx: ctx, stream: uint32(stream)}
 }
 
 type taskWriter struct {
 	task   *taskContext
+	offset uint32
 	ctx    context.Context // of the task, whose part the writer is
 	stream uint32
 }
@@ -345,7 +364,7 @@ func (w *taskWriter) Write(b []byte) (n int, err error) {
 		s.credit -= len(piece)
 		data := append([]byte(nil), piece...)
 		s.say(func(h *pb.AttachRequest) {
-			h.Outputs = append(h.Outputs, &pb.TaskOutput{Chunk: w.task.chunk.ID, Offset: uint32(w.task.offset), Stream: w.stream, Data: data})
+			h.Outputs = append(h.Outputs, &pb.TaskOutput{Chunk: w.task.chunk.ID, Offset: w.offset, Stream: w.stream, Data: data})
 		})
 		s.mu.Unlock()
 		n += len(piece)

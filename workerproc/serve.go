@@ -64,7 +64,8 @@ type running struct {
 type outgoing struct {
 	head    *pb.AttachRequest
 	results []wire.ChunkResults
-	bytes   int
+	bytes   int           // in results
+	last    int           // bytes in the last message
 	pos     uint64        // of the progress record, after the last of the results
 	ready   bool          // there is something that must not wait
 	idle    bool          // the sender sleeps
@@ -81,7 +82,7 @@ type ackMark struct {
 }
 
 // linger is how long a result may wait for others of its chunk when the stream is free.
-const linger = 100 * time.Microsecond
+const linger = 300 * time.Microsecond
 
 // enough is the size of results, in bytes, that need not wait for more.
 const enough = 256 << 10
@@ -154,7 +155,7 @@ func (s *session) serve(ctx context.Context) error {
 	sent := make(chan struct{})
 	go func() { defer close(sent); s.send() }() // ends when out.ended or the stream breaks
 	ran := make(chan struct{})
-	go s.run(life, ran) // ends when stopping or broken
+	go s.run(life, &task{stride: 1}, ran) // ends when stopping or broken
 	unwatch := context.AfterFunc(ctx, func() { s.stop(errStopped) })
 	defer unwatch()
 
@@ -439,7 +440,7 @@ func (s *session) takeOut() (m *wire.AttachRequest, ended bool) {
 		last := &o.results[n-1]
 		s.marks = append(s.marks, ackMark{last.Chunk, last.First + uint32(last.Len()), o.pos})
 	}
-	o.head, o.results, o.bytes = nil, nil, 0
+	o.head, o.results, o.last, o.bytes = nil, nil, o.bytes, 0
 	return m, false
 }
 

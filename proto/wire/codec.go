@@ -161,9 +161,13 @@ func varintSize(num protowire.Number, v uint64) int {
 
 func sizeVarint(v uint64) int { return (9*bits.Len64(v|1) + 64) / 64 }
 
-func packedSize[T uint32 | uint64](list []T) (n int) {
+// packedSize is the size of list as varints. Nearly all are small.
+func packedSize[T uint32 | uint64](list []T) int {
+	n := len(list)
 	for _, v := range list {
-		n += sizeVarint(uint64(v))
+		if v >= 0x80 {
+			n += sizeVarint(uint64(v)) - 1
+		}
 	}
 	return n
 }

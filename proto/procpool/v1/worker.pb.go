@@ -142,7 +142,8 @@ func (x *Bootstrap) GetProgressSize() uint32 {
 	return 0
 }
 
-// AttachRequest goes from the worker to the daemon. One message carries whatever is ready.
+// AttachRequest goes from the worker to the daemon. One message carries whatever is ready. The daemon takes outputs first, then returned, then
+// results: a task that runs or has run is never among those that the same message gives back.
 type AttachRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// In the first message, and only there.

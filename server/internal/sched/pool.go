@@ -133,7 +133,7 @@ func (c Config) withDefaults() Config {
 		}
 	}
 	size(&c.WindowBytes, 16<<20)
-	size(&c.MaxChunkTasks, 1024)
+	size(&c.MaxChunkTasks, 4096)
 	size(&c.MaxChunkBytes, 1<<20)
 	return c
 }

@@ -44,7 +44,7 @@ type Config struct {
 	Rand       func() float64 // in [0,1); default a fixed 0.5, so that tests are exact
 
 	WindowBytes   int           // per call: results not yet read by the client; default 16 MiB
-	MaxChunkTasks int           // default 1,024
+	MaxChunkTasks int           // default 4,096
 	MaxItem       int           // bytes of an item; a task with a larger one is Rejected. 0: no limit
 	MaxChunkBytes int           // default 1 MiB; one larger item passes alone
 	TargetChunk   time.Duration // work in a chunk of automatic size; default 4 ms
