@@ -122,9 +122,16 @@ func Init[A any](f func(ctx context.Context, arg A) error) {
 	}
 }
 
-// taskError is an error in the words of the protocol.
-func taskError(err error) *pb.TaskError {
-	out := &pb.TaskError{Type: fmt.Sprintf("%T", err), Message: err.Error()}
+// taskError is an error in the words of the protocol. The error is the function's: a method of it that panics costs the rest of what it had
+// to say, and nothing else.
+func taskError(err error) (out *pb.TaskError) {
+	out = &pb.TaskError{Type: fmt.Sprintf("%T", err), Message: fmt.Sprint(err)} // Sprint survives an Error that panics
+	defer func() {
+		if r := recover(); r != nil {
+			out.Message += fmt.Sprintf(" (the error's own methods panic: %v)", r)
+		}
+		out.Message = cut(out.Message, 64<<10)
+	}()
 	var crashed *crash
 	if errors.As(err, &crashed) {
 		out.Type = crashed.kind
@@ -140,7 +147,6 @@ func taskError(err error) *pb.TaskError {
 			out.Message += " (its detail is over 1 MiB and left out)"
 		}
 	}
-	out.Message = cut(out.Message, 64<<10)
 	return out
 }
 

@@ -20,10 +20,15 @@ type lines struct {
 	mu    sync.Mutex
 	last  []string // ring of the last lines
 	first int
+	crash []string // the first lines of the last crash; nil: none has been seen
+	since int      // lines since it began
 }
 
-// remembered is how many lines are kept for the crash report: a Go crash prints its reason first and a lot of goroutines after it.
-const remembered = 400
+const (
+	remembered = 20     // last lines that are kept
+	crashLines = 40     // of the beginning of a crash: a Go crash prints its reason first and all its goroutines after it
+	crashEnds  = 10_000 // lines after which the worker has survived what looked like a crash
+)
 
 func newLines(sink func(Line)) *lines { return &lines{sink: sink} }
 
@@ -62,6 +67,14 @@ func skipLine(b *bufio.Reader) error {
 func (l *lines) add(line Line) {
 	l.mu.Lock()
 	text := validUTF8(string(line.Text[:min(len(line.Text), 1000)]))
+	switch l.since++; {
+	case crashStart.MatchString(text):
+		l.crash, l.since = append(make([]string, 0, crashLines), text), 0
+	case l.since > crashEnds:
+		l.crash = nil
+	case l.crash != nil && len(l.crash) < crashLines:
+		l.crash = append(l.crash, text)
+	}
 	if len(l.last) < remembered {
 		l.last = append(l.last, text)
 	} else {
@@ -80,11 +93,8 @@ var crashStart = regexp.MustCompile(`^(panic:|fatal error:|SIG[A-Z]+:|unexpected
 func (l *lines) report() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	all := append(slices.Clone(l.last[l.first:]), l.last[:l.first]...)
-	for i := len(all) - 1; i >= 0; i-- {
-		if crashStart.MatchString(all[i]) {
-			return all[i:min(len(all), i+40)]
-		}
+	if l.crash != nil {
+		return slices.Clone(l.crash)
 	}
-	return all[max(0, len(all)-20):]
+	return append(slices.Clone(l.last[l.first:]), l.last[:l.first]...)
 }

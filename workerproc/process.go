@@ -180,6 +180,8 @@ func diagnose(prog *pb.Program, err error) error {
 	switch {
 	case errors.Is(serr, fs.ErrNotExist):
 		return fmt.Errorf("the program %s does not exist", prog.Path)
+	case errors.Is(serr, fs.ErrPermission):
+		return fmt.Errorf("the program %s cannot be reached: a directory above it may not be searched (chmod +x)", prog.Path)
 	case serr == nil && info.IsDir():
 		return fmt.Errorf("the program %s is a directory", prog.Path)
 	case prog.Dir != "" && !isDir(prog.Dir):

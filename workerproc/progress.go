@@ -192,6 +192,9 @@ func readRecord(r io.ReaderAt, size int) (*Record, error) {
 		pos := tail % n
 		chunk := binary.NativeEndian.Uint64(ring[pos:])
 		if chunk == 0 {
+			if n-pos > head-tail {
+				return rec, errGarbage
+			}
 			tail += n - pos
 			continue
 		}
@@ -202,7 +205,7 @@ func readRecord(r io.ReaderAt, size int) (*Record, error) {
 		offset, kind := binary.NativeEndian.Uint32(h[8:]), binary.NativeEndian.Uint32(h[12:])
 		length, micros := uint64(binary.NativeEndian.Uint32(h[16:])), binary.NativeEndian.Uint32(h[20:])
 		need := (recordHeader + length + 7) &^ 7
-		if need > n-pos || tail+need > head {
+		if need > n-pos || need > head-tail {
 			return rec, errGarbage
 		}
 		if err := rec.add(chunk, offset, kind, ring[pos+recordHeader:pos+recordHeader+length], micros); err != nil {

@@ -50,7 +50,8 @@ type task struct {
 	ended   bool               // there is an outcome that has not been recorded
 	result  []byte
 	failed  error
-	scratch []byte // for results, used again and again
+	failure *pb.TaskFailure // failed, for the daemon
+	scratch []byte          // for results, used again and again
 
 	// Reading the clock takes as long as a small task. So it is read after every stride tasks, and stride grows while tasks are tiny.
 	began  time.Time // the last reading; zero: it must be read, because time has passed without a task
@@ -106,6 +107,7 @@ func (s *session) next(life context.Context, t *task) bool {
 		if limit := s.welcome.ResultLimit; t.failed == nil && limit > 0 && uint64(len(t.result)) > limit {
 			t.failed = fmt.Errorf("the result has %d bytes; at most %d are allowed", len(t.result), limit)
 		}
+		t.explain()
 		if t.cancel != nil {
 			defer t.cancel()
 			t.cancel = nil
@@ -143,15 +145,24 @@ func (s *session) next(life context.Context, t *task) bool {
 		c.next++
 		if c.cancel != nil && c.cancel[t.offset] {
 			t.failed = errCancelled
+			t.explain()
 			s.record(t, 0)
 			continue
 		}
 		if c.ctx == nil { // the last one was cancelled
-			c.ctx, c.stop = context.WithCancelCause(life)
+			c.newContext(life)
 		}
 		s.current = running{chunk: c, offset: t.offset}
 		t.enter(s)
 		return true
+	}
+}
+
+// explain puts the task's error into the words of the protocol. It calls methods of the function's error, so no lock is held.
+func (t *task) explain() {
+	t.failure = nil
+	if t.failed != nil {
+		t.failure = &pb.TaskFailure{Offset: uint32(t.offset), Outcome: outcomeOf(t), Error: taskError(t.failed)}
 	}
 }
 
@@ -201,10 +212,7 @@ func (s *session) record(t *task, ran time.Duration) (kept bool) {
 	c, o := t.chunk, &s.out
 	kept = true
 	n := len(o.results)
-	var failure *pb.TaskFailure
-	if t.failed != nil {
-		failure = &pb.TaskFailure{Offset: uint32(t.offset), Outcome: outcomeOf(t), Error: taskError(t.failed)}
-	}
+	failure := t.failure
 	large := failure == nil && len(t.result) >= largeResult
 	if n == 0 || large || o.results[n-1].Chunk != c.ID || len(o.results[n-1].Values.Data) >= largeResult {
 		o.results = append(o.results, wire.ChunkResults{Chunk: c.ID, First: uint32(t.offset)})
@@ -237,7 +245,8 @@ func (s *session) record(t *task, ran time.Duration) (kept bool) {
 		}
 		kept = s.progress.store(c.ID, t.offset, kind, b, ran)
 		o.pos = s.progress.written
-		if (!kept || s.progress.pressing()) && !s.asked {
+		// A message that the runner waits for asks by itself: an earlier question is answered for an earlier message.
+		if !kept || (s.progress.pressing() && !s.asked) {
 			s.asked = true
 			s.say(func(h *pb.AttachRequest) { h.AckWanted = true })
 		}
@@ -254,17 +263,16 @@ func (s *session) record(t *task, ran time.Duration) (kept bool) {
 // largeResult is the size, in bytes, from which a result is not copied.
 const largeResult = 32 << 10
 
-// outcomeOf says why a task failed.
+// outcomeOf says why a task failed. It asks nothing of the function's error, whose methods may panic.
 func outcomeOf(t *task) pb.Outcome {
-	var crashed *crash
-	if t.ctx == nil || errors.As(t.failed, &crashed) {
-		if errors.Is(t.failed, errCancelled) {
-			return pb.Outcome_OUTCOME_CANCELLED
-		}
+	if t.failed == errCancelled {
+		return pb.Outcome_OUTCOME_CANCELLED
+	}
+	if _, crashed := t.failed.(*crash); crashed || t.ctx == nil {
 		return pb.Outcome_OUTCOME_TASK_ERROR
 	}
 	switch cause := context.Cause(t.ctx); {
-	case errors.Is(t.failed, errCancelled), errors.Is(cause, context.Canceled):
+	case errors.Is(cause, context.Canceled):
 		return pb.Outcome_OUTCOME_CANCELLED
 	case errors.Is(cause, errTimeout), errors.Is(cause, context.DeadlineExceeded):
 		return pb.Outcome_OUTCOME_TIMEOUT

@@ -140,12 +140,15 @@ func (s *session) serve(ctx context.Context) error {
 	defer conn.Close()
 	life, end := context.WithCancelCause(context.Background())
 	defer end(nil)
+	unwatch := context.AfterFunc(ctx, func() { end(errStopped) }) // nobody else ends a wait for welcome
+	defer func() { unwatch() }()
 	if s.stream, err = pb.NewWorkerServiceClient(conn).Attach(life); err != nil {
 		return fmt.Errorf("attach to %s: %w", s.boot.Socket, err)
 	}
 	if err := s.hello(); err != nil {
 		return err
 	}
+	unwatch()
 	if err := s.initialise(ctx); err != nil {
 		return err
 	}
@@ -156,18 +159,17 @@ func (s *session) serve(ctx context.Context) error {
 	go func() { defer close(sent); s.send() }() // ends when out.ended or the stream breaks
 	ran := make(chan struct{})
 	go s.run(life, &task{stride: 1}, ran) // ends when stopping or broken
-	unwatch := context.AfterFunc(ctx, func() { s.stop(errStopped) })
-	defer unwatch()
+	unwatch = context.AfterFunc(ctx, func() { s.stop(errStopped) })
 
 	err = <-received
-	select {
-	case <-ran: // it has said goodbye
+	s.mu.Lock()
+	if s.out.ended { // the runner has said goodbye, though it may not have closed ran yet
+		s.mu.Unlock()
+		<-ran
 		<-sent
 		return nil
-	default:
 	}
 	// The stream is gone before its time.
-	s.mu.Lock()
 	s.broken, s.stopping, s.out.ended = true, true, true
 	s.mu.Unlock()
 	s.work.Broadcast()
@@ -277,18 +279,23 @@ func (s *session) add(life context.Context, w *wire.Chunk) {
 	if int(c.Function) < len(registry.functions) {
 		c.fn = registry.functions[c.Function]
 	}
-	c.ctx, c.stop = context.WithCancelCause(life)
-	if w.DeadlineUnixNS != 0 {
-		var cancel context.CancelFunc
-		c.ctx, cancel = context.WithDeadline(c.ctx, time.Unix(0, w.DeadlineUnixNS))
-		stop := c.stop
-		c.stop = func(cause error) { stop(cause); cancel() }
-	}
+	c.newContext(life)
 	if s.stopping {
 		s.giveBack(c, 0)
 		return
 	}
 	s.queue = append(s.queue, c)
+}
+
+// newContext makes the context of the chunk's next tasks, which ends with the call's deadline.
+func (c *chunk) newContext(life context.Context) {
+	c.ctx, c.stop = context.WithCancelCause(life)
+	if c.DeadlineUnixNS != 0 {
+		var cancel context.CancelFunc
+		c.ctx, cancel = context.WithDeadline(c.ctx, time.Unix(0, c.DeadlineUnixNS))
+		stop := c.stop
+		c.stop = func(cause error) { stop(cause); cancel() }
+	}
 }
 
 // hear takes in what a message says besides work. mu is held.
