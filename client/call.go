@@ -21,10 +21,10 @@ const (
 // measure is what a batch teaches about the next one.
 type measure struct {
 	items, bytes int
-	varied       bool // in size
+	varied       bool // small items of several sizes
 }
 
-func measureOf(b *wire.Batch) measure { return measure{b.Len(), len(b.Data), b.Sizes != nil} }
+func measureOf(b *wire.Batch) measure { return measure{b.Len(), len(b.Data), b.Small != nil} }
 
 // newBatch is an empty batch with room for n items like those of the last.
 func newBatch(last measure, n int) wire.Batch {
@@ -36,7 +36,7 @@ func newBatch(last measure, n int) wire.Batch {
 		b.Data = make([]byte, 0, min(size*n, maxBatchBytes)+size)
 	}
 	if last.varied {
-		b.Sizes = make([]uint32, 0, n)
+		b.Small = make([]byte, 0, n)
 	}
 	return b
 }

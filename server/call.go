@@ -206,14 +206,7 @@ func (v *valueCursor) run(n int) (int, *pb.TaskFailure) {
 
 // take is the next n values.
 func (v *valueCursor) take(n int) wire.Batch {
-	size := 0
-	if v.batch.Sizes == nil {
-		size = n * int(v.batch.ItemSize)
-	} else {
-		for _, s := range v.batch.Sizes[v.i : v.i+n] {
-			size += int(s)
-		}
-	}
+	size := v.batch.Bytes(v.i, n)
 	b := v.batch.Slice(v.i, n, v.off, size)
 	v.i += n
 	v.off += size
@@ -445,7 +438,7 @@ func (c *call) add(p *pool, m *wire.CallRequest) *refusal {
 		c.named = append(c.named, seg)
 	}
 	c.mu.Unlock()
-	items := sched.Items{N: n, Sizes: m.Items.Sizes, ItemSize: m.Items.ItemSize, Ref: seg}
+	items := sched.Items{N: n, Small: m.Items.Small, Sizes: m.Items.Sizes, ItemSize: m.Items.ItemSize, Ref: seg}
 	p.post(func(now time.Time) { p.core.Add(now, c.key, items) })
 	return nil
 }

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math/bits"
 
@@ -191,15 +192,18 @@ func packed[T uint32 | uint64](e *encoder, num protowire.Number, list []T, n int
 	e.buf = b
 }
 
-func (b *Batch) present() bool { return b.Sizes != nil || b.Count != 0 }
+func (b *Batch) present() bool { return b.Varied() || b.Count != 0 }
 
 func (b *Batch) size() (n int) {
 	if len(b.Data) > 0 {
 		n += fieldSize(1, len(b.Data))
 	}
-	if len(b.Sizes) > 0 {
+	switch {
+	case len(b.Small) > 0:
+		n += fieldSize(2, len(b.Small))
+	case len(b.Sizes) > 0:
 		n += fieldSize(2, packedSize(b.Sizes))
-	} else {
+	default:
 		n += varintSize(3, uint64(b.ItemSize)) + varintSize(4, uint64(b.Count))
 	}
 	return n
@@ -215,12 +219,16 @@ func (b *Batch) encode(e *encoder, num protowire.Number) {
 		e.prefix(1, len(b.Data))
 		e.bytes(b.Data)
 	}
-	if len(b.Sizes) > 0 {
+	switch {
+	case len(b.Small) > 0:
+		e.prefix(2, len(b.Small))
+		e.bytes(b.Small)
+	case len(b.Sizes) > 0:
 		packed(e, 2, b.Sizes, packedSize(b.Sizes))
-		return
+	default:
+		e.varint(3, uint64(b.ItemSize))
+		e.varint(4, uint64(b.Count))
 	}
-	e.varint(3, uint64(b.ItemSize))
-	e.varint(4, uint64(b.Count))
 }
 
 func batchSize(num protowire.Number, b *Batch) int {
@@ -307,7 +315,13 @@ func (b *Batch) parse(buf []byte) error {
 		switch {
 		case num == 1 && typ == protowire.BytesType:
 			b.Data = content
+		case num == 2 && typ == protowire.BytesType && b.Sizes == nil && b.Small == nil && allSmall(content):
+			b.Small = content
 		case num == 2:
+			for _, s := range b.Small { // the field has come in several pieces
+				b.Sizes = append(b.Sizes, uint32(s))
+			}
+			b.Small = nil
 			b.Sizes, err = list(b.Sizes, typ, v, content)
 		case num == 3 && typ == protowire.VarintType:
 			b.ItemSize = uint32(v)
@@ -319,12 +333,32 @@ func (b *Batch) parse(buf []byte) error {
 	if err != nil {
 		return err
 	}
-	if len(b.Sizes) > 0 { // they win, as the protocol says
-		b.ItemSize, b.Count = 0, 0
-	} else {
+	if len(b.Sizes) == 0 {
 		b.Sizes = nil
 	}
+	if len(b.Small) == 0 {
+		b.Small = nil
+	}
+	if b.Varied() { // sizes win, as the protocol says
+		b.ItemSize, b.Count = 0, 0
+	}
 	return nil
+}
+
+// allSmall tells whether packed varints all have one byte.
+func allSmall(packed []byte) bool {
+	for len(packed) >= 8 {
+		if binary.LittleEndian.Uint64(packed)&0x8080808080808080 != 0 {
+			return false
+		}
+		packed = packed[8:]
+	}
+	for _, b := range packed {
+		if b >= smallSize {
+			return false
+		}
+	}
+	return true
 }
 
 // unmarshalNew decodes a message into a new T.

@@ -15,43 +15,74 @@ const (
 	MaxMessage = 64 << 20 // bytes of one gRPC message: above any batch that an end of ours makes
 )
 
-// Batch is many items, one after the other in Data. With Sizes it holds len(Sizes) items; without, Count items of ItemSize bytes.
+// Batch is many items, one after the other in Data. There are three ways to say how large they are: Count items of ItemSize bytes each; or
+// one size each in Small, if all of them have fewer than 128 bytes; or one size each in Sizes. On the wire Small and Sizes are the same
+// field. Small is as it travels, so that batches of small items are passed on without looking at every size.
+//
 // The zero value is an empty batch, ready for Append.
 type Batch struct {
 	Data     []byte
+	Small    []byte
 	Sizes    []uint32
 	ItemSize uint32
 	Count    uint32
 }
 
+// smallSize is the first size that Small cannot hold: the first that takes two bytes as a varint.
+const smallSize = 0x80
+
 // Len is the number of items.
 func (b *Batch) Len() int {
-	if b.Sizes != nil {
+	switch {
+	case b.Small != nil:
+		return len(b.Small)
+	case b.Sizes != nil:
 		return len(b.Sizes)
+	default:
+		return int(b.Count)
 	}
-	return int(b.Count)
 }
 
 // Size is the size of item i.
 func (b *Batch) Size(i int) int {
-	if b.Sizes != nil {
+	switch {
+	case b.Small != nil:
+		return int(b.Small[i])
+	case b.Sizes != nil:
 		return int(b.Sizes[i])
+	default:
+		return int(b.ItemSize)
 	}
-	return int(b.ItemSize)
 }
+
+// Bytes is the size of n items together, from place from on.
+func (b *Batch) Bytes(from, n int) (bytes int) {
+	switch {
+	case b.Small != nil:
+		for _, s := range b.Small[from : from+n] {
+			bytes += int(s)
+		}
+	case b.Sizes != nil:
+		for _, s := range b.Sizes[from : from+n] {
+			bytes += int(s)
+		}
+	default:
+		bytes = n * int(b.ItemSize)
+	}
+	return bytes
+}
+
+// Varied tells whether the items have sizes of their own.
+func (b *Batch) Varied() bool { return b.Small != nil || b.Sizes != nil }
 
 // Check tells whether the sizes add up to the data. A batch that came over the wire must not be used before.
 func (b *Batch) Check() error {
-	var sum uint64
-	if b.Sizes != nil {
-		for _, s := range b.Sizes {
-			sum += uint64(s)
-		}
-	} else {
-		sum = uint64(b.ItemSize) * uint64(b.Count)
-		if b.Count > math.MaxInt32 || (b.ItemSize == 0 && b.Count > maxEmpty) {
-			return fmt.Errorf("batch of %d items is too long: at most %d fit into a message", b.Count, maxEmpty)
-		}
+	if !b.Varied() && (b.Count > math.MaxInt32 || (b.ItemSize == 0 && b.Count > maxEmpty)) {
+		return fmt.Errorf("batch of %d items is too long: at most %d fit into a message", b.Count, maxEmpty)
+	}
+	sum := uint64(b.ItemSize) * uint64(b.Count)
+	if b.Varied() {
+		sum = uint64(b.Bytes(0, b.Len()))
 	}
 	if sum != uint64(len(b.Data)) {
 		return fmt.Errorf("batch has %d bytes of data, but its %d items add up to %d", len(b.Data), b.Len(), sum)
@@ -70,56 +101,72 @@ func (b *Batch) Append(item []byte) {
 
 // Added accounts for an item of size bytes that the caller has appended to Data.
 func (b *Batch) Added(size int) {
-	if b.Sizes == nil {
-		if b.Count == 0 {
-			b.ItemSize = uint32(size)
-		}
-		if b.ItemSize == uint32(size) {
-			b.Count++
-			return
-		}
-		b.Sizes = make([]uint32, b.Count, max(64, 2*b.Count))
-		for i := range b.Sizes {
-			b.Sizes[i] = b.ItemSize
-		}
-		b.ItemSize, b.Count = 0, 0
+	switch {
+	case b.Small != nil && size < smallSize:
+		b.Small = append(b.Small, byte(size))
+	case !b.Varied() && (b.Count == 0 || int(b.ItemSize) == size):
+		b.ItemSize = uint32(size)
+		b.Count++
+	default:
+		b.vary(size)
 	}
-	b.Sizes = append(b.Sizes, uint32(size))
+}
+
+// vary is Added for an item whose size does not fit the way in which the others are kept.
+func (b *Batch) vary(size int) {
+	n := b.Len()
+	switch {
+	case b.Sizes != nil:
+	case b.Small == nil && size < smallSize && b.ItemSize < smallSize:
+		b.Small = make([]byte, n, max(64, 2*n))
+		for i := range b.Small {
+			b.Small[i] = byte(b.ItemSize)
+		}
+	default:
+		sizes := make([]uint32, n, max(64, 2*n))
+		for i := range sizes {
+			sizes[i] = uint32(b.Size(i))
+		}
+		b.Small, b.Sizes = nil, sizes
+	}
+	b.ItemSize, b.Count = 0, 0
+	if b.Sizes != nil {
+		b.Sizes = append(b.Sizes, uint32(size))
+	} else {
+		b.Small = append(b.Small, byte(size))
+	}
 }
 
 // AppendRange adds n items of src, from place from on, whose bytes begin at off.
 func (b *Batch) AppendRange(src *Batch, from, n, off int) {
-	if src.Sizes == nil {
-		size := int(src.ItemSize)
-		b.Data = append(b.Data, src.Data[off:off+n*size]...)
-		for range n {
-			b.Added(size)
-		}
+	b.Data = append(b.Data, src.Data[off:off+src.Bytes(from, n)]...)
+	if b.Small != nil && src.Small != nil {
+		b.Small = append(b.Small, src.Small[from:from+n]...)
 		return
 	}
-	end := off
-	for _, s := range src.Sizes[from : from+n] {
-		end += int(s)
-		b.Added(int(s))
+	for i := range n {
+		b.Added(src.Size(from + i))
 	}
-	b.Data = append(b.Data, src.Data[off:end]...)
 }
 
 // Slice is n items from place from on, whose bytes begin at off, without a copy.
 func (b *Batch) Slice(from, n, off, bytes int) Batch {
 	s := Batch{Data: b.Data[off : off+bytes : off+bytes]}
-	if b.Sizes == nil {
+	switch {
+	case b.Small != nil:
+		s.Small = b.Small[from : from+n : from+n]
+	case b.Sizes != nil:
+		s.Sizes = b.Sizes[from : from+n : from+n]
+	default:
 		s.ItemSize, s.Count = b.ItemSize, uint32(n)
-		return s
 	}
-	s.Sizes = b.Sizes[from : from+n : from+n]
 	return s
 }
 
 // Reset empties the batch and keeps its memory. The batch must not have been handed to the codec's by-reference path.
 func (b *Batch) Reset() {
 	b.Data, b.Count, b.ItemSize = b.Data[:0], 0, 0
-	b.Sizes = nil
+	b.Small, b.Sizes = nil, nil
 }
 
 // Items walks over the batch.

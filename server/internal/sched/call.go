@@ -94,14 +94,14 @@ func (p *Pool) open(c *call) {
 func (p *Pool) Add(now time.Time, id CallID, items Items) {
 	p.clock(now)
 	c := p.calls[id]
-	if items.Sizes != nil {
-		items.N = len(items.Sizes)
+	if n := max(len(items.Small), len(items.Sizes)); n > 0 {
+		items.N = n
 	}
 	late := c != nil && c.ended && !c.cancelled
 	if c == nil || items.N <= 0 || late && !(c.spec.Single && p.closed) {
 		return
 	}
-	b := &batch{sizes: items.Sizes, itemSize: int(items.ItemSize), added: p.now}
+	b := &batch{small: items.Small, sizes: items.Sizes, itemSize: int(items.ItemSize), added: p.now}
 	part := Part{Ref: items.Ref, Seq: c.accepted, N: items.N, Bytes: b.size(0, items.N), batch: b}
 	c.accepted += uint64(items.N)
 	p.pending += uint64(items.N)

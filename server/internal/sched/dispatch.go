@@ -5,7 +5,8 @@ package sched
 // waits long behind work that has been given away. When work has run out, an idle worker takes some back from a loaded one.
 
 const (
-	firstChunk = 16             // tasks in a chunk as long as only the function's estimate is known
+	firstChunk = 16             // tasks in a chunk as long as only the function's estimate is known…
+	firstTasks = 4 * firstChunk // …and at a worker
 	leastChunk = 100_000        // ns of work: smaller chunks cost more than they level out
 	mostResult = 1 << 20        // bytes of expected results in a chunk
 	worthwhile = 1_000_000      // ns of work: less is not taken back
@@ -121,7 +122,7 @@ func (p *Pool) size(c *call, w *worker) int {
 		return 1
 	}
 	if !c.measured {
-		n = min(n, firstChunk)
+		n = min(n, firstChunk, firstTasks-w.tasks)
 	}
 	if n*c.est.bytes > mostResult {
 		n = max(1, mostResult/c.est.bytes)

@@ -4,7 +4,8 @@ import "slices"
 
 // batch is what one Add has brought. Every Part of it points here.
 type batch struct {
-	sizes    []uint32
+	small    []byte   // size of each item; or
+	sizes    []uint32 // size of each item; or, if both are nil, itemSize
 	itemSize int
 	added    moment
 }
@@ -25,7 +26,7 @@ func (p *Part) takeWithin(n, limit int, must bool) Part {
 	if n == p.N && p.Bytes <= limit {
 		return p.take(n)
 	}
-	if p.batch.sizes == nil {
+	if !p.batch.varied() {
 		size := p.batch.itemSize
 		if size > 0 {
 			n = min(n, max(limit, 0)/size)
@@ -36,12 +37,13 @@ func (p *Part) takeWithin(n, limit int, must bool) Part {
 		return p.cut(n, n*size)
 	}
 	count, bytes := 0, 0
-	for _, s := range p.batch.sizes[p.From : p.From+n] {
-		if bytes+int(s) > limit && (count > 0 || !must) {
+	for count < n {
+		s := p.batch.size(p.From+count, 1)
+		if bytes+s > limit && (count > 0 || !must) {
 			break
 		}
 		count++
-		bytes += int(s)
+		bytes += s
 	}
 	return p.cut(count, bytes)
 }
@@ -58,24 +60,35 @@ func (p *Part) cut(n, bytes int) Part {
 	return first
 }
 
+func (b *batch) varied() bool { return b.small != nil || b.sizes != nil }
+
 // size is the size of n items from place from on.
-func (b *batch) size(from, n int) int {
-	if b.sizes == nil {
-		return n * b.itemSize
-	}
-	bytes := 0
-	for _, s := range b.sizes[from : from+n] {
-		bytes += int(s)
+func (b *batch) size(from, n int) (bytes int) {
+	switch {
+	case b.small != nil:
+		for _, s := range b.small[from : from+n] {
+			bytes += int(s)
+		}
+	case b.sizes != nil:
+		for _, s := range b.sizes[from : from+n] {
+			bytes += int(s)
+		}
+	default:
+		bytes = n * b.itemSize
 	}
 	return bytes
 }
 
 // largest is the size of the largest of n items.
 func (b *batch) largest(n int) int {
-	if b.sizes == nil {
+	switch {
+	case b.small != nil:
+		return int(slices.Max(b.small[:n]))
+	case b.sizes != nil:
+		return int(slices.Max(b.sizes[:n]))
+	default:
 		return b.itemSize
 	}
-	return int(slices.Max(b.sizes[:n]))
 }
 
 // sift hands the tasks of p, in runs, to hit or to miss, depending on whether their numbers are in seqs, which ascends.

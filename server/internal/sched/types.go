@@ -70,9 +70,10 @@ type CallSpec struct {
 // Items are tasks added to a call, in order. The core reads the sizes and keeps Ref without looking at it.
 type Items struct {
 	N        int
-	Sizes    []uint32 // per item; nil: every item has ItemSize
-	ItemSize uint32
-	Ref      any // the shell's batch; every Part of it leads back to it
+	Small    []byte   // size of each item; or
+	Sizes    []uint32 // size of each item; or, if both are nil,
+	ItemSize uint32   // size of every item
+	Ref      any      // the shell's batch; every Part of it leads back to it
 }
 
 // Part is a run of tasks out of one Items.
