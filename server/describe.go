@@ -3,6 +3,7 @@ package server
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -22,7 +23,7 @@ func (p *pool) isOpen(ctx context.Context) (open bool, err error) {
 		s := p.core.State()
 		open = s == sched.Open || s == sched.Degraded
 	})
-	if err == errPoolEnded {
+	if errors.Is(err, errPoolEnded) {
 		return false, nil
 	}
 	return open, err
@@ -44,7 +45,7 @@ func (p *pool) describe(ctx context.Context) (*pb.Pool, error) {
 			info.Functions = append(info.Functions, &pb.PoolFunction{Name: f.Name, Encoding: f.Encoding})
 		}
 	})
-	if err == errPoolEnded {
+	if errors.Is(err, errPoolEnded) {
 		return info, nil
 	}
 	return info, err

@@ -30,7 +30,7 @@ func (s *Server) checkProgram(prog *pb.Program) error {
 	case !info.Mode().IsRegular() || info.Mode()&0o111 == 0:
 		return refuse(pb.Reason_REASON_PROGRAM, "the program %s is not an executable file (mode %v)", prog.Path, info.Mode())
 	}
-	if st, ok := info.Sys().(*syscall.Stat_t); ok && prog.Inode != 0 && (st.Ino != prog.Inode || uint64(st.Dev) != prog.Device) {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && prog.Inode != 0 && (st.Ino != prog.Inode || uint64(st.Dev) != prog.Device) { //nolint:unconvert // Dev has another type on other systems
 		return refuse(pb.Reason_REASON_PROGRAM, "the program %s is another file here than for its client: it has been rebuilt since, or the two see different file systems", prog.Path)
 	}
 	if prog.Dir != "" {

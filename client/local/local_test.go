@@ -47,7 +47,7 @@ var (
 		if err != nil {
 			return 0, err
 		}
-		defer pool.Terminate()
+		defer func() { _ = pool.Terminate() }()
 		return client.Apply(ctx, pool, square, i)
 	})
 )

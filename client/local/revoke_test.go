@@ -11,7 +11,7 @@ import (
 
 var hiccup = workerproc.Func("hiccup", func(_ context.Context, i int) (int, error) {
 	if i%20_000 == 19_000 {
-		time.Sleep(50 * time.Millisecond)
+		<-time.After(50 * time.Millisecond) // what the task takes
 	}
 	return i, nil
 })

@@ -59,7 +59,7 @@ type daemon struct {
 // startDaemon starts procpoold and waits until it answers.
 func startDaemon(t *testing.T, args ...string) *daemon {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "p") // t.TempDir is too long for a socket's path
+	dir, err := os.MkdirTemp("", "p") //nolint:usetesting // t.TempDir is too long for a socket's path
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -342,7 +342,9 @@ func TestKilledDaemonLeavesNoProcess(t *testing.T) {
 	}
 	defer func() {
 		again.Process.Signal(syscall.SIGTERM)
-		again.Wait()
+		if err := again.Wait(); err != nil {
+			t.Errorf("the next daemon: %v", err)
+		}
 	}()
 	eventually(t, 10*time.Second, func() string {
 		c, err := client.Dial(t.Context(), d.addr)
@@ -365,9 +367,7 @@ func families(t *testing.T, pool *client.Pool, workers int) (pids []int) {
 		}
 		for _, list := range lists {
 			seen[list[0]] = true
-			for _, pid := range list {
-				pids = append(pids, pid)
-			}
+			pids = append(pids, list...)
 		}
 		if len(seen) < workers {
 			return fmt.Sprintf("%d of %d workers have answered", len(seen), workers)
@@ -404,7 +404,7 @@ func TestKilledClientEndsItsPools(t *testing.T) {
 			t.Fatalf("the client did not say which workers it has: %v", err)
 		}
 		cmd.Process.Kill()
-		cmd.Wait()
+		_ = cmd.Wait() // killed, as it should be
 		took := eventually(t, 20*time.Second, gone(pids))
 		t.Logf("client with child %q: published bound 1s; took %v", withChild, took)
 		if withChild != "" {
@@ -511,8 +511,8 @@ func TestBadInputIsRefusedAndHarmsNothing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		conn.Write(bytes.Repeat([]byte("garbage\n"), 1000))
-		io.Copy(io.Discard, conn) // until the daemon hangs up
+		_, _ = conn.Write(bytes.Repeat([]byte("garbage\n"), 1000)) // it may hang up in the middle
+		_, _ = io.Copy(io.Discard, conn)                           // until it does
 		conn.Close()
 	}
 
