@@ -16,14 +16,18 @@ const magic = "PROCPOOL"
 // maxFrame is the largest bootstrap message, in bytes.
 const maxFrame = 64 << 10
 
+// pipeRoom is the largest that is written: the frame must fit into a pipe that nobody reads yet, and the kernel gives a user with many
+// pipes only a page for each.
+const pipeRoom = 4096 - len(magic) - 4
+
 // encodeBootstrap makes the frame that a worker finds on descriptor 3.
 func encodeBootstrap(b *pb.Bootstrap) ([]byte, error) {
 	body, err := proto.Marshal(b)
 	if err != nil {
 		return nil, fmt.Errorf("encode the bootstrap frame: %w", err)
 	}
-	if len(body) > maxFrame {
-		return nil, fmt.Errorf("the bootstrap frame has %d bytes; at most %d are allowed", len(body), maxFrame)
+	if len(body) > pipeRoom {
+		return nil, fmt.Errorf("the bootstrap frame has %d bytes; at most %d are allowed", len(body), pipeRoom)
 	}
 	frame := append([]byte(magic), 0, 0, 0, 0)
 	binary.BigEndian.PutUint32(frame[len(magic):], uint32(len(body)))

@@ -81,6 +81,9 @@ func serveProcess() int {
 	if lifeline == nil {
 		return fail(errNotOurs)
 	}
+	// When the daemon dies, a write to stdout would end this process before it can end its group. Were the signal ignored instead, it
+	// would be so in commands that tasks run, too.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	late := time.AfterFunc(bootTimeout, func() {
 		os.Exit(fail(fmt.Errorf("no bootstrap frame within %v", bootTimeout)))
 	})

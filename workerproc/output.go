@@ -34,7 +34,7 @@ func newLines(sink func(Line)) *lines { return &lines{sink: sink} }
 
 // read reads a stream until its end. It never stops before, however long a line is.
 func (l *lines) read(r io.Reader, stream int) {
-	b := bufio.NewReaderSize(r, maxLine)
+	b := bufio.NewReaderSize(r, maxLine+1)
 	for {
 		text, err := b.ReadSlice('\n')
 		line := Line{Pid: l.pid, Stream: stream}
@@ -42,7 +42,7 @@ func (l *lines) read(r io.Reader, stream int) {
 		case err == nil:
 			line.Text = append([]byte(nil), text[:len(text)-1]...)
 		case errors.Is(err, bufio.ErrBufferFull):
-			line.Text, line.Truncated = append([]byte(nil), text...), true
+			line.Text, line.Truncated = append([]byte(nil), text[:maxLine]...), true
 			err = skipLine(b)
 		case len(text) > 0:
 			line.Text, line.Partial = append([]byte(nil), text...), true

@@ -243,8 +243,11 @@ func (p *Process) Kill() { p.signal(syscall.SIGKILL) }
 func (p *Process) signal(sig syscall.Signal) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.reaped {
-		syscall.Kill(-p.proc.Pid, sig)
+	if p.reaped {
+		return
+	}
+	if syscall.Kill(-p.proc.Pid, sig) != nil { // it has moved to another group
+		p.proc.Signal(sig)
 	}
 }
 
@@ -259,9 +262,11 @@ func (p *Process) Progress() (Progress, bool) {
 
 // Wait waits for the process's end, kills what is left of its group, reaps it, and reads the rest of its output. It must be called once.
 func (p *Process) Wait() Exit {
-	awaitExit(p.proc)
+	gone := awaitExit(p.proc)
 	p.mu.Lock()
-	syscall.Kill(-p.proc.Pid, syscall.SIGKILL) // its number is its own until it is reaped
+	if gone == nil {
+		syscall.Kill(-p.proc.Pid, syscall.SIGKILL) // its number is its own until it is reaped
+	}
 	state, err := p.proc.Wait()
 	p.reaped = true
 	p.mu.Unlock()

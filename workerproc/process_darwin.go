@@ -2,6 +2,7 @@ package workerproc
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"syscall"
 
@@ -9,10 +10,10 @@ import (
 )
 
 // awaitExit returns when the process has ended, and leaves it to be reaped.
-func awaitExit(proc *os.Process) {
+func awaitExit(proc *os.Process) error {
 	kq, err := unix.Kqueue()
 	if err != nil {
-		return
+		return fmt.Errorf("watch process %d: %w", proc.Pid, err)
 	}
 	defer unix.Close(kq)
 	var change unix.Kevent_t
@@ -25,7 +26,7 @@ func awaitExit(proc *os.Process) {
 			continue
 		}
 		if err != nil || n > 0 { // ESRCH: it has ended already
-			return
+			return nil
 		}
 	}
 }

@@ -8,12 +8,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// awaitExit returns when the process has ended, and leaves it to be reaped.
-func awaitExit(proc *os.Process) {
+// awaitExit returns when the process has ended, and leaves it to be reaped. An error means that somebody else has reaped it.
+func awaitExit(proc *os.Process) error {
 	for {
 		err := unix.Waitid(unix.P_PID, proc.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
 		if err != unix.EINTR {
-			return
+			return err
 		}
 	}
 }

@@ -229,7 +229,7 @@ func (rec *Record) add(chunk uint64, offset, kind uint32, b []byte, micros uint3
 		return nil
 	case recordFailure:
 		f := &pb.TaskFailure{}
-		if err := proto.Unmarshal(b, f); err != nil || f.Offset != offset {
+		if err := proto.Unmarshal(b, f); err != nil || f.Offset != offset || f.Error == nil {
 			return errGarbage
 		}
 		r.Failures = append(r.Failures, f)

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -39,17 +40,6 @@ var (
 		return has, nil
 	})
 )
-
-const (
-	fnLarge = iota
-	fnNilError
-	fnWait
-)
-
-func TestMain(m *testing.M) {
-	Main()
-	os.Exit(m.Run())
-}
 
 // daemon is a fake daemon: script speaks for it.
 type daemon struct {
@@ -82,8 +72,9 @@ func (c *conversation) welcome() error {
 	return err
 }
 
-func (c *conversation) chunk(id uint64, fn uint32, deadline int64, items ...string) error {
-	w := wire.Chunk{ID: id, Function: fn, Attempt: 1, DeadlineUnixNS: deadline}
+func (c *conversation) chunk(id uint64, function string, deadline int64, items ...string) error {
+	at := slices.IndexFunc(registry.functions, func(f *registered) bool { return f.Name == function })
+	w := wire.Chunk{ID: id, Function: uint32(at), Attempt: 1, DeadlineUnixNS: deadline}
 	for _, i := range items {
 		w.Items.Append([]byte(i))
 	}
@@ -135,7 +126,7 @@ func TestAFullRecordIsAskedForAgain(t *testing.T) {
 		}
 		const tasks = 4
 		items := []string{"700000", "700000", "700000", "700000"}
-		if err := c.chunk(1, fnLarge, 0, items...); err != nil {
+		if err := c.chunk(1, "large", 0, items...); err != nil {
 			return err
 		}
 		for got := 0; got < tasks; {
@@ -162,7 +153,7 @@ func TestAnErrorThatCannotSayItsTextFailsItsTaskOnly(t *testing.T) {
 		if err := c.welcome(); err != nil {
 			return err
 		}
-		if err := c.chunk(1, fnNilError, 0, "1"); err != nil {
+		if err := c.chunk(1, "nilerror", 0, "1"); err != nil {
 			return err
 		}
 		m, err := c.read()
@@ -181,7 +172,7 @@ func TestTheDeadlineOutlivesACancelledTask(t *testing.T) {
 		if err := c.welcome(); err != nil {
 			return err
 		}
-		if err := c.chunk(1, fnWait, time.Now().Add(2*time.Second).UnixNano(), "1", "2"); err != nil {
+		if err := c.chunk(1, "wait", time.Now().Add(2*time.Second).UnixNano(), "1", "2"); err != nil {
 			return err
 		}
 		<-started

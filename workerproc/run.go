@@ -101,10 +101,8 @@ func (s *session) runTasks(life context.Context, t *task) (done bool) {
 
 // next hands the outcome of the task in hand over and finds the next task. False: there will be none.
 func (s *session) next(life context.Context, t *task) bool {
-	var ran time.Duration
 	if t.ended {
-		ran = t.clock()
-		if limit := s.welcome.ResultLimit; t.failed == nil && limit > 0 && uint64(len(t.result)) > limit {
+		if limit := s.welcome.ResultLimit; t.failed == nil && uint64(len(t.result)) > limit {
 			t.failed = fmt.Errorf("the result has %d bytes; at most %d are allowed", len(t.result), limit)
 		}
 		t.explain()
@@ -118,12 +116,7 @@ func (s *session) next(life context.Context, t *task) bool {
 	if t.ended {
 		t.ended = false
 		s.current.chunk = nil
-		kept := s.record(t, ran)
-		// Without room in the progress record, the next task must wait until the daemon has the outcome.
-		for !kept && !s.broken && (len(s.out.results) > 0 || len(s.marks) > 0) {
-			s.work.Wait()
-			t.began = time.Time{}
-		}
+		s.keep(t, t.clock(len(s.out.results) == 0))
 	}
 	for {
 		for len(s.queue) == 0 && !s.stopping {
@@ -146,7 +139,7 @@ func (s *session) next(life context.Context, t *task) bool {
 		if c.cancel != nil && c.cancel[t.offset] {
 			t.failed = errCancelled
 			t.explain()
-			s.record(t, 0)
+			s.keep(t, 0)
 			continue
 		}
 		if c.ctx == nil { // the last one was cancelled
@@ -156,6 +149,17 @@ func (s *session) next(life context.Context, t *task) bool {
 		t.enter(s)
 		return true
 	}
+}
+
+// keep records an outcome. If the progress record has no room for it, it waits until the daemon has it. mu is held.
+func (s *session) keep(t *task, ran time.Duration) {
+	if s.record(t, ran) {
+		return
+	}
+	for !s.broken && (len(s.out.results) > 0 || len(s.marks) > 0) {
+		s.work.Wait()
+	}
+	t.began = time.Time{}
 }
 
 // explain puts the task's error into the words of the protocol. It calls methods of the function's error, so no lock is held.
@@ -170,6 +174,7 @@ func (t *task) explain() {
 func (t *task) enter(s *session) {
 	c := t.chunk
 	if c.TaskTimeoutNS > 0 {
+		t.stride = 1 // the daemon goes by the time in the progress record
 		t.ctx, t.cancel = context.WithTimeoutCause(c.ctx, time.Duration(c.TaskTimeoutNS), errTimeout)
 		t.own = nil
 	} else if t.ctx != c.ctx {
@@ -190,9 +195,10 @@ func (s *session) cancelCurrent(cause error) {
 	}
 }
 
-// clock is how long the tasks since the last reading have run, at the end of a stride; else 0.
-func (t *task) clock() (ran time.Duration) {
-	if t.unread++; t.unread < t.stride && t.offset+1 < t.chunk.n {
+// clock is how long the tasks since the last reading have run, at the end of a stride; else 0. The first result of a message always
+// comes with a reading. So a slow task ends a stride of tiny ones: their results have been sent meanwhile.
+func (t *task) clock(first bool) (ran time.Duration) {
+	if t.unread++; t.unread < t.stride && t.offset+1 < t.chunk.end && !first {
 		return 0
 	}
 	now := time.Now()
@@ -217,8 +223,9 @@ func (s *session) record(t *task, ran time.Duration) (kept bool) {
 	if n == 0 || large || o.results[n-1].Chunk != c.ID || len(o.results[n-1].Values.Data) >= largeResult {
 		o.results = append(o.results, wire.ChunkResults{Chunk: c.ID, First: uint32(t.offset)})
 		n++
-		if !large { // the next message will be about as long as the last one
-			o.results[n-1].Values.Data = make([]byte, 0, min(max(o.last, len(t.result)), largeResult))
+		if !large { // the next message will be about as long as the last one, if the chunk goes on for so long
+			rest := 2 * (c.end - t.offset) * len(t.result)
+			o.results[n-1].Values.Data = make([]byte, 0, max(len(t.result), min(o.last, rest, largeResult)))
 		}
 	}
 	r := &o.results[n-1]
@@ -335,7 +342,7 @@ func TaskInfo(ctx context.Context) (Info, bool) {
 
 // Output is a stream on which a function sends output while it runs, for callers that have asked for it (client.TaskOutput): 1 for stdout, 2
 // for stderr, others as you like. What is written arrives in order and before the task's outcome. Write blocks while 256 KiB are on their way,
-// and fails when ctx ends. In a context that is not a task's, Write throws everything away.
+// and fails when ctx ends or the task has ended. In a context that is not a task's, Write throws everything away.
 func Output(ctx context.Context, stream int) io.Writer {
 	t, ok := ctx.Value(taskKey{}).(*taskContext)
 	if !ok {
@@ -358,6 +365,10 @@ func (w *taskWriter) Write(b []byte) (n int, err error) {
 	s := w.task.session
 	for n < len(b) {
 		s.mu.Lock()
+		if s.current != (running{w.task.chunk, int(w.offset)}) {
+			s.mu.Unlock()
+			return n, errEnded
+		}
 		if s.credit <= 0 {
 			room := s.room
 			s.mu.Unlock()

@@ -92,6 +92,7 @@ var (
 	errCancelled = fmt.Errorf("the task was cancelled (%w)", context.Canceled)
 	errStopped   = fmt.Errorf("the worker was told to end (%w)", context.Canceled)
 	errLost      = errors.New("the daemon is gone")
+	errEnded     = errors.New("the task has ended")
 )
 
 func newSession(boot *pb.Bootstrap) *session {
@@ -118,6 +119,8 @@ func (s *session) exitStatus(err error) int {
 		fmt.Fprintln(os.Stderr, "procpool worker:", err)
 		return 1
 	case errors.Is(err, errLost) && s.fatal != nil:
+		time.AfterFunc(lostGrace, s.fatal) // in case nobody reads what is written here
+		fmt.Fprintln(os.Stderr, "procpool worker:", err)
 		s.fatal()
 	}
 	fmt.Fprintln(os.Stderr, "procpool worker:", err)
@@ -175,6 +178,7 @@ func (s *session) serve(ctx context.Context) error {
 	s.work.Broadcast()
 	s.wakeSender()
 	end(errLost)
+	<-sent
 	select {
 	case <-ran:
 	case <-time.After(lostGrace):
@@ -208,6 +212,9 @@ func (s *session) hello() error {
 		return errors.New("the daemon answered hello with neither welcome nor refused")
 	}
 	s.welcome = m.Head.Welcome
+	if s.welcome.ResultLimit == 0 || s.welcome.ResultLimit > wire.MaxItem {
+		s.welcome.ResultLimit = wire.MaxItem
+	}
 	s.credit = int(s.welcome.OutputCredit)
 	return nil
 }
@@ -227,7 +234,8 @@ func (s *session) initialise(ctx context.Context) error {
 	}
 	if err != nil {
 		s.stream.CloseSend()
-		s.stream.RecvMsg(&wire.AttachResponse{}) // until the daemon has read it
+		for s.stream.RecvMsg(&wire.AttachResponse{}) == nil { // until the daemon has read it
+		}
 		return &errInit{err}
 	}
 	return nil
@@ -279,11 +287,11 @@ func (s *session) add(life context.Context, w *wire.Chunk) {
 	if int(c.Function) < len(registry.functions) {
 		c.fn = registry.functions[c.Function]
 	}
-	c.newContext(life)
 	if s.stopping {
 		s.giveBack(c, 0)
 		return
 	}
+	c.newContext(life)
 	s.queue = append(s.queue, c)
 }
 
@@ -325,17 +333,19 @@ func (s *session) find(id uint64) *chunk {
 	return nil
 }
 
-// acknowledged frees what the daemon has taken over. mu is held, which the runner does not need to look at progress; so freeing is left to it.
+// acknowledged frees what the daemon has taken over. Chunks run in the order of their numbers, so an acknowledgement covers all smaller
+// ones. mu is held, which the runner also holds when it stores results.
 func (s *session) acknowledged(a *pb.Ack) {
-	for i, m := range s.marks {
-		if m.chunk == a.Chunk && m.tasks == a.Tasks {
-			if s.progress != nil {
-				s.progress.free(m.pos)
-			}
-			s.marks = s.marks[i+1:]
-			s.asked = false
+	for len(s.marks) > 0 {
+		m := s.marks[0]
+		if m.chunk > a.Chunk || m.chunk == a.Chunk && m.tasks > a.Tasks {
 			return
 		}
+		if s.progress != nil {
+			s.progress.free(m.pos)
+		}
+		s.marks = s.marks[1:]
+		s.asked = false
 	}
 }
 

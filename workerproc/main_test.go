@@ -1,0 +1,65 @@
+package workerproc
+
+import (
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// The test binary is also the program whose workers are tested. This variable says what else it is to be.
+const roleVar = "WORKERPROC_TEST_ROLE"
+
+const (
+	roleForgottenProgram = "a program that does not call Main and sleeps"
+	roleForgottenTests   = "a test binary that does not call Main and runs tests"
+	roleSlowStart        = "a program whose packages initialise slowly"
+	rolePanic            = "a program that panics"
+	roleEscape           = "a program that leaves a process outside its group, which holds stdout"
+)
+
+func init() {
+	if os.Getenv(roleVar) == roleSlowStart {
+		time.Sleep(1600 * time.Millisecond) // longer than the patience with a program that has forgotten Main
+	}
+}
+
+func TestMain(m *testing.M) {
+	switch os.Getenv(roleVar) {
+	case roleForgottenProgram:
+		time.Sleep(time.Minute)
+		os.Exit(0)
+	case roleForgottenTests:
+		os.Exit(m.Run())
+	case rolePanic:
+		panic("so long")
+	case roleEscape:
+		c := exec.Command("sleep", "30")
+		c.Stdout, c.SysProcAttr = os.Stdout, &syscall.SysProcAttr{Setsid: true}
+		if err := c.Start(); err != nil {
+			os.Exit(2)
+		}
+		os.Exit(0)
+	}
+	Main()
+	os.Exit(m.Run())
+}
+
+// TestForgottenTestsRunLong is what roleForgottenTests runs.
+func TestForgottenTestsRunLong(t *testing.T) {
+	if os.Getenv(roleVar) != roleForgottenTests {
+		t.Skip("only for the test of forgotten Main")
+	}
+	time.Sleep(time.Minute)
+}
+
+// eventually waits until cond holds.
+func eventually(t testing.TB, what string, cond func() bool) {
+	t.Helper()
+	for limit := time.Now().Add(5 * time.Second); !cond(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatalf("not within 5 s: %s", what)
+		}
+	}
+}

@@ -1,0 +1,285 @@
+package workerproc
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	pb "github.com/procpool/procpool/proto/procpool/v1"
+	"github.com/procpool/procpool/proto/wire"
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
+)
+
+// outcome is what has become of a task.
+type outcome struct {
+	chunk   uint64
+	offset  int
+	value   string
+	failure pb.Outcome // 0: there is a value
+}
+
+// outcomes takes results apart.
+func outcomes(results []wire.ChunkResults) (list []outcome) {
+	for i := range results {
+		r := &results[i]
+		items, failures := r.Values.Items(), r.Failures
+		for n := range r.Len() {
+			o := outcome{chunk: r.Chunk, offset: int(r.First) + n}
+			if len(failures) > 0 && int(failures[0].Offset) == o.offset {
+				o.failure = failures[0].Outcome
+				failures = failures[1:]
+			} else if items.Next() {
+				o.value = string(items.Item())
+			}
+			list = append(list, o)
+		}
+	}
+	return list
+}
+
+func read(t *testing.T, mem []byte) *Record {
+	t.Helper()
+	rec, err := readRecord(bytes.NewReader(mem), len(mem))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rec
+}
+
+func failureBytes(t *testing.T, offset int) []byte {
+	t.Helper()
+	b, err := proto.Marshal(&pb.TaskFailure{Offset: uint32(offset), Outcome: pb.Outcome_OUTCOME_TASK_ERROR, Error: &pb.TaskError{Message: "no"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestRecordTellsWhatRunsAndWhatHasEnded(t *testing.T) {
+	mem := make([]byte, 4096)
+	w := newProgressWriter(mem)
+	if rec := read(t, mem); rec.Running || len(rec.Results) != 0 {
+		t.Errorf("a new record says %+v, want nothing", rec)
+	}
+	began := time.Now()
+	w.begin(5, 0, began)
+	w.store(5, 0, recordValue, []byte("a"), 3*time.Microsecond)
+	w.store(5, 1, recordFailure, failureBytes(t, 1), time.Hour*24*365)
+	w.store(5, 2, recordValue, nil, 0)
+	w.store(6, 0, recordValue, []byte("bb"), time.Microsecond)
+	w.begin(6, 1, began)
+	rec := read(t, mem)
+	if !rec.Running || rec.Chunk != 6 || rec.Offset != 1 || rec.Started.Sub(began).Abs() > time.Millisecond {
+		t.Errorf("the task in hand is %+v, want place 1 of chunk 6, begun at %v", rec.Progress, began)
+	}
+	want := []outcome{{5, 0, "a", 0}, {5, 1, "", pb.Outcome_OUTCOME_TASK_ERROR}, {5, 2, "", 0}, {6, 0, "bb", 0}}
+	if got := outcomes(rec.Results); !equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if len(rec.Results) != 2 || rec.Results[1].RunNS != 1000 {
+		t.Errorf("got %+v, want the results of two chunks, the second with 1000 ns", rec.Results)
+	}
+	w.idle()
+	if rec := read(t, mem); rec.Running {
+		t.Errorf("an idle worker's record says that it runs %+v", rec.Progress)
+	}
+}
+
+func equal(a, b []outcome) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i] != b[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// Whatever the sizes and wherever the ring begins anew, the record holds what has been stored and not been freed.
+func TestRingWrapsAround(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	for _, size := range []int{progressHeader + 64, progressHeader + 1000, 4096, 4099} {
+		mem := make([]byte, size)
+		w := newProgressWriter(mem)
+		var want []outcome
+		var ends []uint64 // of each of want
+		full := 0
+		for offset := range 3000 {
+			o := outcome{chunk: 1 + uint64(offset/100), offset: offset % 100, value: string(bytes.Repeat([]byte{byte('a' + offset%26)}, rnd.IntN(size/4)))}
+			for !w.store(o.chunk, o.offset, recordValue, []byte(o.value), 0) {
+				full++
+				if len(want) == 0 && w.written != w.freed {
+					t.Fatalf("size %d: %d bytes are in use, but nothing is stored", size, w.written-w.freed)
+				}
+				if len(want) == 0 { // it does not fit in one piece before the end
+					break
+				}
+				n := 1 + rnd.IntN(len(want))
+				w.free(ends[n-1])
+				want, ends = want[n:], ends[n:]
+				if len(want) == 0 {
+					o.value = ""
+				}
+			}
+			if w.written%8 != 0 {
+				t.Fatalf("size %d: the head is at %d, which is no multiple of 8", size, w.written)
+			}
+			if w.written > w.freed && (len(ends) == 0 || w.written != ends[len(ends)-1]) {
+				want, ends = append(want, o), append(ends, w.written)
+			}
+			if got := outcomes(read(t, mem).Results); !equal(got, want) {
+				t.Fatalf("size %d, after %d: got %d results, want %d\n%v\n%v", size, offset, len(got), len(want), got, want)
+			}
+		}
+		if full == 0 {
+			t.Errorf("size %d: the ring has never been full", size)
+		}
+	}
+}
+
+func TestRingThatIsFullTakesNothing(t *testing.T) {
+	mem := make([]byte, progressHeader+100) // 96 bytes of ring
+	w := newProgressWriter(mem)
+	if w.store(1, 0, recordValue, make([]byte, 73), 0) {
+		t.Error("a result larger than the ring has been stored")
+	}
+	if !w.store(1, 0, recordValue, make([]byte, 72), 0) {
+		t.Error("a result as large as the ring has not been stored")
+	}
+	if w.store(1, 1, recordValue, nil, 0) {
+		t.Error("a full ring has taken another result")
+	}
+	if !w.pressing() {
+		t.Error("a full ring does not press for an acknowledgement")
+	}
+	w.free(w.written)
+	if w.pressing() || !w.store(1, 1, recordValue, nil, 0) {
+		t.Error("a ring that has been freed is still full")
+	}
+}
+
+func TestGarbageIsAnError(t *testing.T) {
+	good := func() ([]byte, *progressWriter) {
+		mem := make([]byte, 1024)
+		w := newProgressWriter(mem)
+		w.store(1, 0, recordValue, []byte("v"), 0)
+		return mem, w
+	}
+	put64, put32 := binary.NativeEndian.PutUint64, binary.NativeEndian.PutUint32
+	for name, spoil := range map[string]func(mem []byte){
+		"no magic":                    func(mem []byte) { mem[0] = 'x' },
+		"tail after head":             func(mem []byte) { put64(mem[48:], 1<<20) },
+		"more than the ring":          func(mem []byte) { put64(mem[40:], 1<<40) },
+		"crooked tail":                func(mem []byte) { put64(mem[48:], 4) },
+		"a length beyond the ring":    func(mem []byte) { put32(mem[64+16:], 1<<20) },
+		"a length of 4 GiB":           func(mem []byte) { put32(mem[64+16:], 1<<32-1) },
+		"a length beyond the head":    func(mem []byte) { put32(mem[64+16:], 100) },
+		"an unknown kind":             func(mem []byte) { put32(mem[64+12:], 3) },
+		"a failure that is none":      func(mem []byte) { put32(mem[64+12:], recordFailure) },
+		"an empty rest past the head": func(mem []byte) { put64(mem[64:], 0) },
+		"positions that run over":     func(mem []byte) { put64(mem[48:], 1<<64-8); put64(mem[40:], 1<<64-1) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			mem, _ := good()
+			spoil(mem)
+			if rec, err := readRecord(bytes.NewReader(mem), len(mem)); !errors.Is(err, errGarbage) {
+				t.Errorf("got %+v, %v; want %v", rec, err, errGarbage)
+			}
+		})
+	}
+	mem, _ := good()
+	if _, err := readRecord(bytes.NewReader(mem[:100]), len(mem)); err == nil {
+		t.Error("a record that is shorter than it was made is no error")
+	}
+}
+
+// A record is read while the worker writes it. What is read must have been true.
+func TestReadingARecordThatChanges(t *testing.T) {
+	f, err := newRecord(ProgressSize)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer f.Close()
+	mem, err := unix.Mmap(int(f.Fd()), 0, ProgressSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(mem)
+	w := newProgressWriter(mem)
+	began := time.Now()
+	stop := make(chan struct{})
+	var writer sync.WaitGroup
+	writer.Go(func() {
+		for chunk := uint64(1); ; chunk++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			at := began.Add(time.Duration(chunk) * time.Millisecond)
+			for offset := range 3 { // a chunk, its places and its time belong together
+				w.begin(chunk, int(chunk)*3+offset, at)
+			}
+			w.idle()
+		}
+	})
+	defer writer.Wait()
+	defer close(stop)
+	seen := 0
+	for limit := time.Now().Add(300 * time.Millisecond); time.Now().Before(limit); {
+		p, err := readProgress(f)
+		if err != nil || !p.Running {
+			continue
+		}
+		seen++
+		if want := began.Add(time.Duration(p.Chunk) * time.Millisecond); uint32(p.Offset)/3 != uint32(p.Chunk) || p.Started.Sub(want).Abs() > time.Millisecond/2 {
+			t.Fatalf("got %+v, which never was: want place %d or a little more, begun at %v", p, p.Chunk*3, want)
+		}
+	}
+	if seen == 0 {
+		t.Error("the record of a busy worker has never been read")
+	}
+	t.Logf("read %d times", seen)
+}
+
+func FuzzReadRecord(f *testing.F) {
+	mem := make([]byte, 512)
+	w := newProgressWriter(mem)
+	for i := range 30 {
+		w.begin(1, i, time.Now())
+		if !w.store(1, i, recordValue, make([]byte, i), 0) {
+			w.free(w.written)
+		}
+	}
+	f.Add(mem)
+	f.Add(mem[:100])
+	f.Add([]byte(progressMagic))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		rec, err := readRecord(bytes.NewReader(b), len(b))
+		if rec == nil {
+			if err == nil {
+				t.Error("neither a record nor an error")
+			}
+			return
+		}
+		size, n := 0, 0
+		for i := range rec.Results {
+			r := &rec.Results[i]
+			if err := r.Values.Check(); err != nil {
+				t.Errorf("a batch that is broken: %v", err)
+			}
+			size += len(r.Values.Data)
+			n += r.Len()
+		}
+		if size+n*recordHeader > len(b) {
+			t.Errorf("%d results of %d bytes cannot have been in a record of %d bytes", n, size, len(b))
+		}
+	})
+}
