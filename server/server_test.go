@@ -174,7 +174,7 @@ func TestFeedIsBoundedInBytes(t *testing.T) {
 // shortDir is a directory whose sockets have short paths.
 func shortDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "p") //nolint:usetesting // t.TempDir is too long for a socket's path
+	dir, err := os.MkdirTemp("", "p") // t.TempDir is too long for a socket's path
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -57,7 +57,9 @@ func init() {
 func watchMain() {
 	const step, patience = 250 * time.Millisecond, 4 // steps
 	stack := make([]byte, 1<<20)
-	for seen := 0; !called.Load(); time.Sleep(step) {
+	tick := time.NewTicker(step)
+	defer tick.Stop()
+	for seen := 0; !called.Load(); <-tick.C {
 		trace := string(stack[:runtime.Stack(stack, true)])
 		if strings.Contains(trace, "\nmain.main(") || strings.Contains(trace, "\ntesting.(*M).Run(") {
 			seen++
@@ -93,7 +95,7 @@ func serveProcess() int {
 		return fail(err)
 	}
 	go func() { // for as long as the process lives
-		io.Copy(io.Discard, lifeline)
+		_, _ = io.Copy(io.Discard, lifeline) // however it ends, it has ended
 		endGroup()
 	}()
 	s := newSession(boot)

@@ -21,14 +21,14 @@ const (
 
 func init() {
 	if os.Getenv(roleVar) == roleSlowStart {
-		time.Sleep(1600 * time.Millisecond) // longer than the patience with a program that has forgotten Main
+		<-time.After(1600 * time.Millisecond) // longer than the patience with a program that has forgotten Main
 	}
 }
 
 func TestMain(m *testing.M) {
 	switch os.Getenv(roleVar) {
 	case roleForgottenProgram:
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute) // going about its business
 		os.Exit(0)
 	case roleForgottenTests:
 		os.Exit(m.Run())
@@ -49,15 +49,15 @@ func TestMain(m *testing.M) {
 // TestForgottenTestsRunLong is what roleForgottenTests runs.
 func TestForgottenTestsRunLong(t *testing.T) {
 	if os.Getenv(roleVar) != roleForgottenTests {
-		t.Skip("only for the test of forgotten Main")
+		return // it is there for a test binary that has forgotten Main
 	}
-	time.Sleep(time.Minute)
+	<-time.After(time.Minute)
 }
 
 // eventually waits until cond holds.
 func eventually(t testing.TB, what string, cond func() bool) {
 	t.Helper()
-	for limit := time.Now().Add(5 * time.Second); !cond(); time.Sleep(2 * time.Millisecond) {
+	for limit := time.Now().Add(5 * time.Second); !cond(); <-time.After(2 * time.Millisecond) {
 		if time.Now().After(limit) {
 			t.Fatalf("not within 5 s: %s", what)
 		}

@@ -168,7 +168,7 @@ func sameProgram(prog *pb.Program) error {
 		return diagnose(prog, err)
 	}
 	st, ok := info.Sys().(*syscall.Stat_t)
-	if ok && (st.Ino != prog.Inode || uint64(st.Dev) != prog.Device || (prog.MtimeNs != 0 && info.ModTime().UnixNano() != prog.MtimeNs)) {
+	if ok && (st.Ino != prog.Inode || uint64(st.Dev) != prog.Device || (prog.MtimeNs != 0 && info.ModTime().UnixNano() != prog.MtimeNs)) { //nolint:unconvert // Dev has another type on other systems
 		return fmt.Errorf("the program %s has been rebuilt since the pool was opened; open the pool again", prog.Path)
 	}
 	return nil
@@ -288,7 +288,7 @@ func (p *Process) Wait() Exit {
 	}
 	limit := time.Now().Add(drainTime)
 	for _, f := range p.pipes {
-		f.SetReadDeadline(limit)
+		_ = f.SetReadDeadline(limit) // a pipe has one
 	}
 	p.drained.Wait()
 	for _, f := range p.pipes {

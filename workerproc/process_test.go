@@ -205,6 +205,7 @@ func TestAMarkWithoutAFrame(t *testing.T) {
 	for name, prepare := range map[string]func(*testing.T, *exec.Cmd){
 		"no descriptor 3": func(*testing.T, *exec.Cmd) {},
 		"another frame": func(t *testing.T, c *exec.Cmd) {
+			t.Helper()
 			r, w, err := os.Pipe()
 			if err != nil {
 				t.Fatal(err)
@@ -362,7 +363,7 @@ func TestTheEndOfTheLifelineEndsTheGroup(t *testing.T) {
 					f.Close()
 				}
 				w.drained.Wait()
-				time.Sleep(50 * time.Millisecond) // for it to die of that, which it must not
+				<-time.After(50 * time.Millisecond) // for it to die of that, which it must not
 				if p, ok := w.Progress(); !ok || !p.Running || ended(w.Process) {
 					t.Errorf("the worker has ended, %+v", p)
 				}
@@ -473,9 +474,9 @@ func TestEnvironmentOfAWorker(t *testing.T) {
 	if exit := w.Wait(); exit.Signal != "SIGKILL" {
 		t.Errorf("%v, want killed by SIGKILL", exit)
 	}
-	clear := environment(&pb.Program{ClearEnv: true})
-	if want := []string{mark + "=" + markValue}; !slices.Equal(clear, want) {
-		t.Errorf("a cleared environment is %q, want %q", clear, want)
+	cleared := environment(&pb.Program{ClearEnv: true})
+	if want := []string{mark + "=" + markValue}; !slices.Equal(cleared, want) {
+		t.Errorf("a cleared environment is %q, want %q", cleared, want)
 	}
 }
 

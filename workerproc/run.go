@@ -43,7 +43,7 @@ type task struct {
 	chunk   *chunk
 	offset  int
 	arg     []byte
-	ctx     context.Context
+	ctx     context.Context    //nolint:containedctx // the task in hand has one, as a request has
 	own     *taskContext       // what the function gets
 	cancel  context.CancelFunc // of ctx, if the task has a timeout
 	started bool               // the function has been called and has not returned
@@ -272,10 +272,10 @@ const largeResult = 32 << 10
 
 // outcomeOf says why a task failed. It asks nothing of the function's error, whose methods may panic.
 func outcomeOf(t *task) pb.Outcome {
-	if t.failed == errCancelled {
+	if t.failed == errCancelled { //nolint:errorlint // the function's error may have methods that panic
 		return pb.Outcome_OUTCOME_CANCELLED
 	}
-	if _, crashed := t.failed.(*crash); crashed || t.ctx == nil {
+	if _, crashed := t.failed.(*crash); crashed || t.ctx == nil { //nolint:errorlint // as above
 		return pb.Outcome_OUTCOME_TASK_ERROR
 	}
 	switch cause := context.Cause(t.ctx); {
@@ -310,10 +310,10 @@ func (s *session) goodbye() {
 
 // taskContext is the context of a task. It knows which task that is.
 type taskContext struct {
-	context.Context
-	session *session
-	chunk   *chunk
-	offset  atomic.Int32 // of the task in hand
+	context.Context //nolint:containedctx // it is a context
+	session         *session
+	chunk           *chunk
+	offset          atomic.Int32 // of the task in hand
 }
 
 type taskKey struct{}
@@ -354,7 +354,7 @@ func Output(ctx context.Context, stream int) io.Writer {
 type taskWriter struct {
 	task   *taskContext
 	offset uint32
-	ctx    context.Context // of the task, whose part the writer is
+	ctx    context.Context //nolint:containedctx // of the task, whose part the writer is
 	stream uint32
 }
 

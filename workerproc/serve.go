@@ -48,9 +48,9 @@ type chunk struct {
 	items  wire.Items
 	n      int // tasks; those from end on have been given back
 	end    int
-	next   int          // first task that has not been started
-	cancel map[int]bool // tasks that must not be started
-	ctx    context.Context
+	next   int             // first task that has not been started
+	cancel map[int]bool    // tasks that must not be started
+	ctx    context.Context //nolint:containedctx // of its tasks; nil once it is done, for the next one to make another
 	stop   context.CancelCauseFunc
 }
 
@@ -104,14 +104,14 @@ func newSession(boot *pb.Bootstrap) *session {
 	return s
 }
 
-// errInit is an init function that failed.
-type errInit struct{ err error }
+// initError is an init function that failed.
+type initError struct{ err error }
 
-func (e *errInit) Error() string { return "the init function failed: " + e.err.Error() }
+func (e *initError) Error() string { return "the init function failed: " + e.err.Error() }
 
 // exitStatus is the exit status of a worker process that has served.
 func (s *session) exitStatus(err error) int {
-	var failedInit *errInit
+	var failedInit *initError
 	switch {
 	case err == nil:
 		return 0
@@ -233,10 +233,10 @@ func (s *session) initialise(ctx context.Context) error {
 		return fmt.Errorf("%w: say ready: %w", errLost, serr)
 	}
 	if err != nil {
-		s.stream.CloseSend()
+		_ = s.stream.CloseSend()                              // its errors are the receiver's
 		for s.stream.RecvMsg(&wire.AttachResponse{}) == nil { // until the daemon has read it
 		}
-		return &errInit{err}
+		return &initError{err}
 	}
 	return nil
 }
@@ -429,7 +429,7 @@ func (s *session) send() {
 	for {
 		m, ended := s.takeOut()
 		if m == nil && ended {
-			s.stream.CloseSend()
+			_ = s.stream.CloseSend() // its errors are the receiver's
 			return
 		}
 		if m == nil {

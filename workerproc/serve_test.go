@@ -724,7 +724,7 @@ func TestInit(t *testing.T) {
 			if !strings.Contains(ready.GetError().GetMessage(), tt.want) {
 				t.Errorf("ready with %v, want an error that says %q", ready, tt.want)
 			}
-			var failed *errInit
+			var failed *initError
 			if err := <-served; !errors.As(err, &failed) {
 				t.Errorf("serve returned %v, want an error of init", err)
 			}

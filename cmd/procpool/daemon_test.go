@@ -40,7 +40,7 @@ var (
 // newDaemon serves a daemon with a pool "test" and returns the arguments that lead there.
 func newDaemon(t *testing.T) (addr []string) {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "pp") //nolint:usetesting // t.TempDir is too long: a socket's path has at most 107 bytes
+	dir, err := os.MkdirTemp("", "pp") // t.TempDir is too long: a socket's path has at most 107 bytes
 	if err != nil {
 		t.Fatal(err)
 	}

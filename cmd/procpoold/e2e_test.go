@@ -59,7 +59,7 @@ type daemon struct {
 // startDaemon starts procpoold and waits until it answers.
 func startDaemon(t *testing.T, args ...string) *daemon {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "p") //nolint:usetesting // t.TempDir is too long for a socket's path
+	dir, err := os.MkdirTemp("", "p") // t.TempDir is too long for a socket's path
 	if err != nil {
 		t.Fatal(err)
 	}
