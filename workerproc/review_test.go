@@ -138,7 +138,7 @@ func TestAFullRecordIsAskedForAgain(t *testing.T) {
 				got += m.Results[i].Len()
 			}
 			if m.Head.GetAckWanted() {
-				time.Sleep(50 * time.Millisecond) // stand-in for a busy daemon: the answer comes after the next task
+				<-time.After(50 * time.Millisecond) // stand-in for a busy daemon: the answer comes after the next task
 				if err := c.SendMsg(&wire.AttachResponse{Head: &pb.AttachResponse{Ack: &pb.Ack{Chunk: 1, Tasks: uint32(got)}}}); err != nil {
 					return err
 				}

@@ -652,7 +652,7 @@ func TestSlowTasksAfterTinyOnesAreMeasured(t *testing.T) {
 	var begun []time.Time
 	for range 4 {
 		<-gate.entered
-		time.Sleep(5 * time.Millisecond) // the task is slow
+		<-time.After(5 * time.Millisecond) // the task is slow
 		p, _ := parseProgress(w.snapshot())
 		begun = append(begun, p.Started)
 		gate.leave <- 1
