@@ -594,7 +594,7 @@ func TestACancelledTaskWaitsForRoomInTheRecord(t *testing.T) {
 	w.results(outcome{1, 0, "0", 0}, outcome{2, 0, string(make([]byte, filling)), 0}, outcome{3, 0, "", cancelled})
 	select {
 	case <-gate.entered:
-		t.Error("the next task runs, though the outcome before it is not safe")
+		t.Fatal("the next task runs, though the outcome before it is not safe")
 	case <-time.After(20 * time.Millisecond):
 	}
 	w.head(&pb.AttachResponse{Ack: &pb.Ack{Chunk: 3, Tasks: 1}})
