@@ -202,6 +202,9 @@ func (p *Pool) Info(ctx context.Context) (*pb.Pool, error) {
 // Close refuses new calls, for every client of the pool. What has been accepted runs to its end; then the workers stop. It does
 // not wait for that, Join does. Idempotent.
 func (p *Pool) Close() error {
+	if p.released() {
+		return nil
+	}
 	p.refuse(p.closedError(pb.Reason_REASON_POOL_CLOSED, "is closed: it takes no new calls"))
 	ctx, cancel := context.WithTimeout(context.Background(), closePatience)
 	defer cancel()
@@ -215,6 +218,9 @@ func (p *Pool) Close() error {
 // Join waits until every worker of a closed or terminated pool has been reaped. For an open pool it is [ErrPoolOpen]. ctx bounds only the
 // waiting. It may be repeated.
 func (p *Pool) Join(ctx context.Context) error {
+	if p.released() {
+		return nil
+	}
 	_, err := p.client.controlRPC.JoinPool(ctx, &pb.JoinPoolRequest{Pool: p.name})
 	if err != nil && !isGone(err) {
 		return p.client.rpcError(ctx, err, "join pool %q", p.name)

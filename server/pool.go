@@ -34,13 +34,14 @@ type pool struct {
 	joined chan struct{} // closed when the owner has returned
 
 	// Owned by run.
-	core     *sched.Pool
-	workers  map[sched.WorkerID]*worker
-	calls    map[sched.CallID]*call
-	byID     map[string]*call
-	lastExit *pb.WorkerExit
-	lastCall sched.CallID
-	procs    sync.WaitGroup // one per process
+	core       *sched.Pool
+	workers    map[sched.WorkerID]*worker
+	calls      map[sched.CallID]*call
+	byID       map[string]*call
+	lastExit   *pb.WorkerExit
+	terminated bool // by somebody, rather than closed and drained
+	lastCall   sched.CallID
+	procs      sync.WaitGroup // one per process
 }
 
 // event is something that happened, applied to the pool by its owner.
@@ -239,6 +240,9 @@ func (p *pool) perform(effects []sched.Effect) {
 
 func (p *pool) stateChanged(state sched.State) {
 	switch state {
+	case sched.Terminated:
+		p.terminated = true
+		p.log.Info("state", "state", "terminated")
 	case sched.Degraded:
 		p.log.Warn("degraded: workers do not start, trying with one", "last", p.lastExit.GetReason())
 	default:

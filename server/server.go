@@ -47,7 +47,13 @@ type Server struct {
 	mu    sync.Mutex
 	pools map[string]*pool
 	calls map[string]callRef // by id
-	ended []string           // names of the last pools that have ended, for Join; oldest first
+	ended []ended            // the last pools that have ended, for Join; oldest first
+}
+
+// ended is what is left of a pool.
+type ended struct {
+	name string
+	how  *refusal // what to say to who still wants it
 }
 
 type callRef struct {
@@ -201,7 +207,7 @@ func (s *Server) newPool(spec *pb.PoolSpec, uid uint32, opened bool) (*pool, err
 	}
 	p := newPool(s, spec, uid, opened)
 	s.pools[spec.Name] = p
-	s.ended = slices.DeleteFunc(s.ended, func(name string) bool { return name == spec.Name })
+	s.ended = slices.DeleteFunc(s.ended, func(e ended) bool { return e.name == spec.Name })
 	s.running.Go(func() {
 		p.run()
 		s.removePool(p)
@@ -220,40 +226,50 @@ func (s *Server) removePool(p *pool) {
 	if len(s.ended) == maxEnded {
 		s.ended = s.ended[1:]
 	}
-	s.ended = append(s.ended, p.name)
+	how := refuse(pb.Reason_REASON_POOL_CLOSED, "pool %q has ended", p.name)
+	if p.terminated {
+		how = refuse(pb.Reason_REASON_POOL_TERMINATED, "pool %q has been terminated", p.name)
+	}
+	s.ended = append(s.ended, ended{p.name, how.of(p.name)})
 }
 
 // pool finds a pool that has not ended.
 func (s *Server) pool(name string) (*pool, error) {
-	p, err := s.poolOrEnded(name)
+	p, how, err := s.find(name)
 	if err != nil {
 		return nil, err
 	}
 	if p == nil {
-		return nil, refuse(pb.Reason_REASON_POOL_CLOSED, "pool %q has ended", name).of(name)
+		return nil, how
 	}
 	return p, nil
 }
 
 // poolOrEnded finds a pool; nil if it was there and has ended.
 func (s *Server) poolOrEnded(name string) (*pool, error) {
+	p, _, err := s.find(name)
+	return p, err
+}
+
+// find finds a pool, or how it has ended.
+func (s *Server) find(name string) (p *pool, how *refusal, err error) {
 	if name == "" {
-		return nil, badRequest("pool is missing: which pool?")
+		return nil, nil, badRequest("pool is missing: which pool?")
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if p := s.pools[name]; p != nil {
-		return p, nil
+		return p, nil, nil
 	}
-	if slices.Contains(s.ended, name) {
-		return nil, nil
+	if i := slices.IndexFunc(s.ended, func(e ended) bool { return e.name == name }); i >= 0 {
+		return nil, s.ended[i].how, nil
 	}
 	var known []string
 	for name := range s.pools {
 		known = append(known, name)
 	}
 	slices.Sort(known)
-	return nil, refuse(pb.Reason_REASON_UNKNOWN_POOL, "there is no pool %.80q", name).of(name).knowing(known, "pool at all")
+	return nil, nil, refuse(pb.Reason_REASON_UNKNOWN_POOL, "there is no pool %.80q", name).of(name).knowing(known, "pool at all")
 }
 
 // allPools is the pools by name.

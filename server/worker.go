@@ -14,17 +14,19 @@ import (
 
 // worker is what the pool keeps of a worker process. Its fields are owned by the pool's owner, but for out and attached.
 type worker struct {
-	id       sched.WorkerID
-	name     string // "POOL-NUMBER"
-	pool     *pool
-	token    [32]byte
-	started  time.Time
-	proc     process       // nil until the process has been started, and when that failed
-	identity string        // how surely the one that said Hello is the one that was started
-	out      outbox        // to the Attach stream
-	attached chan struct{} // closed when the Attach stream has been read to its end, or will never come
-	killed   sched.Reason  // why it was killed, if it was
-	refused  string        // why it was turned away, if it was, or what it did wrong
+	id         sched.WorkerID
+	name       string // "POOL-NUMBER"
+	pool       *pool
+	token      [32]byte
+	started    time.Time
+	proc       process       // nil until the process has been started, and when that failed
+	identity   string        // how surely the one that said Hello is the one that was started
+	out        outbox        // to the Attach stream
+	attached   chan struct{} // closed when the Attach stream has been read to its end, or will never come
+	killed     sched.Reason  // why it was killed, if it was
+	goodbye    bool          // it has said that it ends, so that nothing of what it holds runs
+	refused    string        // why it was turned away, if it was, or what it did wrong
+	turnedAway bool          // it will never be let in
 }
 
 // process is a running worker process: workerproc.Process, or goroutines of this process.
@@ -80,8 +82,11 @@ func (w *worker) live() {
 	}
 	p.post(func(now time.Time) {
 		why.Reason = w.reason(exit)
-		if ended.Kind == sched.ExitAbnormal && w.refused != "" && w.killed != sched.Misbehaved {
+		if ended.Kind == sched.ExitAbnormal && w.turnedAway {
 			ended.Kind = sched.ExitPermanent
+		}
+		if w.goodbye {
+			ended.Known, ended.Running = true, false
 		}
 		ended.Why = why
 		w.gone(now, ended, why)
@@ -281,6 +286,9 @@ func (w *worker) said(now time.Time, m *wire.AttachRequest) {
 	if n := len(m.Results); n > 0 {
 		last := &m.Results[n-1]
 		w.out.ack(last.Chunk, last.First+uint32(last.Len()), h.GetAckWanted())
+	}
+	if h.GetGoodbye() != nil {
+		w.goodbye = true
 	}
 	if ready := h.GetReady(); ready != nil {
 		if e := ready.Error; e != nil {

@@ -99,7 +99,22 @@ func (ws *workerService) Attach(stream grpc.BidiStreamingServer[pb.AttachRequest
 	err = w.receive(stream)
 	w.out.close()
 	<-sent
+	time.AfterFunc(streamGrace, func() { p.post(w.outlived) })
 	return err
+}
+
+// streamGrace is how long a worker may live on without its stream.
+const streamGrace = 2 * time.Second
+
+// outlived ends a worker that has ended its stream and not itself: nothing more can be heard of it.
+func (w *worker) outlived(time.Time) {
+	if w.pool.workers[w.id] != w || w.proc == nil {
+		return
+	}
+	if w.refused == "" {
+		w.refused = "it ended its stream and lived on"
+	}
+	w.proc.Kill()
 }
 
 // firstHello waits for the first message. A stream that says nothing is not waited for.
@@ -130,7 +145,7 @@ func sayRefused(stream grpc.ServerStream, why string) error {
 
 // turnAway refuses a worker that did start here. It will not get better by trying again.
 func (ws *workerService) turnAway(stream grpc.ServerStream, w *worker, why string) error {
-	w.pool.post(func(time.Time) { w.refused = why })
+	w.pool.post(func(time.Time) { w.refused, w.turnedAway = why, true })
 	return sayRefused(stream, why)
 }
 

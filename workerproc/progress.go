@@ -34,7 +34,7 @@ import (
 //	 8  u32      place of the task in the chunk
 //	12  u32      1: the record has a result; 2: it has a TaskFailure message
 //	16  u32      length of that
-//	20  u32      for how long the task ran, in microseconds, or 2³²−1
+//	20  u32      for how long the task ran, in microseconds, at most 2³²−1; 0: not known
 //	24           that, and padding up to a multiple of 8
 //
 // A record lies in one piece. The worker writes it, then moves the head. Position p of the ring lies at byte 64 + p mod (size − 64) of the

@@ -17,7 +17,7 @@ import (
 // crash is a function that did not return: it panicked or called runtime.Goexit.
 type crash struct{ kind, message, stack string }
 
-func (c *crash) Error() string { return c.kind + ": " + c.message }
+func (c *crash) Error() string { return c.message }
 
 // Stack is where it happened.
 func (c *crash) Stack() string { return c.stack }

@@ -205,6 +205,18 @@ func TestOutputOfWorkersReachesTheClientBeforeJoinReturns(t *testing.T) {
 	}
 }
 
+func TestEndsMayBeRepeated(t *testing.T) {
+	pool := open(t, client.Workers(1))
+	for i, end := range []func() error{
+		pool.Close, pool.Close, func() error { return pool.Join(t.Context()) }, func() error { return pool.Join(t.Context()) },
+		pool.Terminate, pool.Terminate, pool.Close, func() error { return pool.Join(t.Context()) },
+	} {
+		if err := end(); err != nil {
+			t.Errorf("step %d: %v", i, err)
+		}
+	}
+}
+
 func TestCancelledContextEndsTheTask(t *testing.T) {
 	pool := open(t, client.Workers(1))
 	ctx, cancel := context.WithCancel(t.Context())

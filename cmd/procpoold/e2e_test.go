@@ -530,6 +530,25 @@ func TestBadInputIsRefusedAndHarmsNothing(t *testing.T) {
 	}
 }
 
+func TestPoolThatSomebodyElseHasTerminated(t *testing.T) {
+	d := startDaemon(t)
+	pool := d.create("p", 1)
+	if _, err := client.Apply(t.Context(), pool, nap, 1); err != nil {
+		t.Fatal(err)
+	}
+	for _, verb := range []string{"terminate", "join"} {
+		if _, stderr, code := d.run("procpool", verb, "p"); code != 0 {
+			t.Fatalf("%s: %s", verb, stderr)
+		}
+	}
+	if _, err := client.Apply(t.Context(), pool, nap, 1); !errors.Is(err, client.ErrPoolTerminated) {
+		t.Errorf("got %v, want that the pool has been terminated", err)
+	}
+	if _, err := d.dial().Pool(t.Context(), "p"); !errors.Is(err, client.ErrPoolTerminated) {
+		t.Errorf("got %v, want that the pool has been terminated", err)
+	}
+}
+
 func TestCancelByGrpcurl(t *testing.T) {
 	d := startDaemon(t)
 	pool := d.create("p", 1)

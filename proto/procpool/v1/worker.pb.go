@@ -1213,7 +1213,7 @@ func (*Stop) Descriptor() ([]byte, []int) {
 	return file_procpool_v1_worker_proto_rawDescGZIP(), []int{15}
 }
 
-// Goodbye is the end of a worker.
+// Goodbye is the end of a worker: it runs nothing any more. What it was sent and has not reported runs elsewhere.
 type Goodbye struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
