@@ -3,7 +3,6 @@ package server
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -251,5 +250,3 @@ func (ps *poolService) Cancel(_ context.Context, r *pb.CancelRequest) (*pb.Cance
 func stateName(s pb.PoolState) string {
 	return strings.ToLower(strings.TrimPrefix(s.String(), "POOL_STATE_"))
 }
-
-var _ fmt.Stringer = pb.PoolState(0)
