@@ -246,6 +246,9 @@ func fields(b []byte, f func(num protowire.Number, typ protowire.Type, v uint64,
 		if n < 0 {
 			return protowire.ParseError(n)
 		}
+		if !num.IsValid() {
+			return fmt.Errorf("field number %d is out of range", num)
+		}
 		var v uint64
 		var content []byte
 		var m int
