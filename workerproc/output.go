@@ -87,7 +87,8 @@ func (l *lines) add(line Line) {
 	}
 }
 
-var crashStart = regexp.MustCompile(`^(panic:|fatal error:|SIG[A-Z]+:|unexpected fault address|Traceback )`)
+// crashStart finds the line with which a crash begins; or the sentence about a forgotten Main, wherever the program has put it.
+var crashStart = regexp.MustCompile(`^(panic:|fatal error:|SIG[A-Z]+:|unexpected fault address|Traceback )|this process was started as a procpool worker`)
 
 // report is the crash report: up to 40 lines from the last one that begins a crash, else the last 20.
 func (l *lines) report() []string {
