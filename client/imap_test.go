@@ -342,7 +342,10 @@ func TestIMapWhenTheDaemonDies(t *testing.T) {
 	for _, ordered := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
 			f := newFake(t)
-			f.work = func(stream grpc.ServerStream, _ *wire.CallRequest) error {
+			f.work = func(stream grpc.ServerStream, r *wire.CallRequest) error {
+				if err := receiveItems(stream, r, 4); err != nil {
+					return err
+				}
 				for _, i := range []uint64{0, 1, 3} { // of 2 nothing is ever heard
 					if err := answer(stream, i, "7"); err != nil {
 						return err
@@ -377,6 +380,17 @@ func TestIMapWhenTheDaemonDies(t *testing.T) {
 	}
 }
 
+// receiveItems reads on until n items have come, those of first included. An answer before that would be one to a task that does not exist.
+func receiveItems(stream grpc.ServerStream, first *wire.CallRequest, n int) error {
+	for got := first.Items.Len(); got < n; got += first.Items.Len() {
+		*first = wire.CallRequest{}
+		if err := stream.RecvMsg(first); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func TestIMapDistrustsTheDaemon(t *testing.T) {
 	t.Parallel()
 	for name, send := range map[string]func(grpc.ServerStream) error{
@@ -391,11 +405,8 @@ func TestIMapDistrustsTheDaemon(t *testing.T) {
 			t.Parallel()
 			f := newFake(t)
 			f.work = func(s grpc.ServerStream, r *wire.CallRequest) error {
-				for n := r.Items.Len(); n < 3; n += r.Items.Len() {
-					*r = wire.CallRequest{}
-					if err := s.RecvMsg(r); err != nil {
-						return err
-					}
+				if err := receiveItems(s, r, 3); err != nil {
+					return err
 				}
 				return send(s)
 			}
