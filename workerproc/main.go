@@ -133,7 +133,7 @@ func (s *session) mapProgress(fd, size int) error {
 	if err != nil {
 		return err
 	}
-	s.progress = newProgressWriter(mem)
+	s.share(mem)
 	return nil
 }
 

@@ -66,67 +66,120 @@ type Record struct {
 	Results []wire.ChunkResults
 }
 
-// progressWriter is the worker's end of the record.
+// progressWriter is the worker's end of the record. It is also where results wait for the sender. The runner writes; all that it calls while it does not hold the
+// session's lock are begin, room and commit.
+//
+// The runner's stores need no order among themselves: the daemon reads when the worker is dead, and sees all that it has done before.
+// The sender, in the same process, goes by the current task: what has been written before a task began is there when the task is seen.
 type progressWriter struct {
-	mem        []byte
-	ring       []byte
-	current    *uint64
-	head, tail *uint64
-	written    uint64 // *head, without the fence
-	freed      uint64 // *tail
-	chunk      uint64 // what the header has
-	started    time.Time
+	mem     []byte
+	ring    []byte
+	current *uint64 // place of the current task, and 1<<32; atomic
+	head    *uint64 // written by the runner, read by the daemon
+	tail    *uint64
+	written uint64 // *head
+	at      int    // place of written in the ring
+	limit   uint64 // written may grow up to here
+	freed   uint64 // *tail
+	chunk   uint64 // what the header has
+	started time.Time
 }
 
 func newProgressWriter(mem []byte) *progressWriter {
-	at := func(i int) *uint64 { return (*uint64)(unsafe.Pointer(&mem[i])) }
-	w := &progressWriter{mem: mem, ring: mem[progressHeader : progressHeader+(len(mem)-progressHeader)&^7], current: at(24), head: at(40), tail: at(48)}
+	field := func(i int) *uint64 { return (*uint64)(unsafe.Pointer(&mem[i])) }
+	w := &progressWriter{
+		mem: mem, ring: mem[progressHeader : progressHeader+(len(mem)-progressHeader)&^7], current: field(24), head: field(40), tail: field(48),
+	}
+	w.limit = uint64(len(w.ring))
 	copy(mem, progressMagic)
 	return w
 }
 
-// begin notes the task that is about to run. Of what the header has, only the task's place changes with every task, in one
-// store.
-func (w *progressWriter) begin(chunk uint64, offset int, started time.Time) {
-	if chunk != w.chunk || started != w.started {
-		w.idle()
-		binary.NativeEndian.PutUint64(w.mem[16:], chunk)
-		binary.NativeEndian.PutUint64(w.mem[32:], uint64(toMonotonic(started)))
-		w.chunk, w.started = chunk, started
+// enter notes which chunk the next tasks are of, and since when they run.
+func (w *progressWriter) enter(chunk uint64, started time.Time) {
+	w.limit = w.freed + uint64(len(w.ring))
+	if chunk == w.chunk && started.Equal(w.started) {
+		return
 	}
+	w.idle()
+	binary.NativeEndian.PutUint64(w.mem[16:], chunk)
+	binary.NativeEndian.PutUint64(w.mem[32:], uint64(toMonotonic(started)))
+	w.chunk, w.started = chunk, started
+}
+
+// begin notes the task that is about to run: its place in the chunk.
+func (w *progressWriter) begin(offset int) {
 	atomic.StoreUint64(w.current, uint64(uint32(offset))|1<<32)
 }
+
+// inHand is the place of the task that has begun last.
+func (w *progressWriter) inHand() int { return int(uint32(atomic.LoadUint64(w.current))) }
 
 // idle notes that no task runs.
 func (w *progressWriter) idle() { atomic.StoreUint64(w.current, 0) }
 
+// room is where the next result may be appended to; it has the capacity that there is in one piece.
+func (w *progressWriter) room() []byte {
+	end := w.at + int(min(uint64(len(w.ring)-w.at), w.limit-w.written))
+	from := w.at + recordHeader
+	if end < from {
+		return nil
+	}
+	return w.ring[from:from:end]
+}
+
+// commit notes the result of a task of the current chunk. It is b if that is where room said; else it is copied. False: there is no room.
+func (w *progressWriter) commit(offset int, room, b []byte) bool {
+	if cap(room) == 0 || cap(room) != cap(b) || unsafe.SliceData(room) != unsafe.SliceData(b) {
+		return w.add(w.chunk, offset, recordValue, b)
+	}
+	w.put(w.chunk, offset, recordValue, len(b))
+	return true
+}
+
 // store notes the outcome of a task. It reports false if there is no room.
-func (w *progressWriter) store(chunk uint64, offset int, kind uint32, b []byte, ran time.Duration) bool {
-	need := uint64(recordHeader+len(b)+7) &^ 7
-	size := uint64(len(w.ring))
-	pos := w.written % size
+func (w *progressWriter) store(chunk uint64, offset int, kind uint32, b []byte) bool {
+	w.limit = w.freed + uint64(len(w.ring))
+	return w.add(chunk, offset, kind, b)
+}
+
+// add is store within the limit that is known.
+func (w *progressWriter) add(chunk uint64, offset int, kind uint32, b []byte) bool {
+	need := recordSize(len(b))
 	skip := uint64(0)
-	if rest := size - pos; rest < need {
+	if rest := uint64(len(w.ring) - w.at); rest < need {
 		skip = rest
 	}
-	if w.written+skip+need-w.freed > size {
+	if w.written+skip+need > w.limit {
 		return false
 	}
 	if skip > 0 {
-		binary.NativeEndian.PutUint64(w.ring[pos:], 0)
-		pos = 0
+		binary.NativeEndian.PutUint64(w.ring[w.at:], 0)
+		w.at = 0
+		w.written += skip
 	}
-	r := w.ring[pos : pos+need]
+	copy(w.ring[w.at+recordHeader:], b)
+	w.put(chunk, offset, kind, len(b))
+	return true
+}
+
+// put writes the header of a record whose content is there, and moves the head behind it.
+func (w *progressWriter) put(chunk uint64, offset int, kind uint32, length int) {
+	r := w.ring[w.at : w.at+recordHeader]
 	binary.NativeEndian.PutUint64(r, chunk)
 	binary.NativeEndian.PutUint32(r[8:], uint32(offset))
 	binary.NativeEndian.PutUint32(r[12:], kind)
-	binary.NativeEndian.PutUint32(r[16:], uint32(len(b)))
-	binary.NativeEndian.PutUint32(r[20:], uint32(min(ran.Microseconds(), 1<<32-1)))
-	copy(r[recordHeader:], b)
-	w.written += skip + need
-	atomic.StoreUint64(w.head, w.written)
-	return true
+	binary.NativeEndian.PutUint64(r[16:], uint64(length)) // and the time, which is not known
+	need := recordSize(length)
+	w.written += need
+	if w.at += int(need); w.at == len(w.ring) {
+		w.at = 0
+	}
+	*w.head = w.written
 }
+
+// recordSize is the size of a record with so many bytes of content.
+func recordSize(n int) uint64 { return uint64(recordHeader+n+7) &^ 7 }
 
 // free gives back the ring up to a position that written had.
 func (w *progressWriter) free(to uint64) {
@@ -136,6 +189,30 @@ func (w *progressWriter) free(to uint64) {
 
 // pressing tells whether the ring is so full that an acknowledgement should be asked for.
 func (w *progressWriter) pressing() bool { return w.written-w.freed > uint64(len(w.ring))/2 }
+
+// progressReader follows the writer in its own process.
+type progressReader struct {
+	pos uint64 // what has been read
+	at  int    // place of pos in the ring
+}
+
+// next reads the next record, of which there must be one. The content is in the ring.
+func (r *progressReader) next(w *progressWriter) (chunk uint64, offset int, kind uint32, b []byte) {
+	if binary.NativeEndian.Uint64(w.ring[r.at:]) == 0 {
+		r.pos += uint64(len(w.ring) - r.at)
+		r.at = 0
+	}
+	h := w.ring[r.at : r.at+recordHeader]
+	chunk, offset, kind = binary.NativeEndian.Uint64(h), int(binary.NativeEndian.Uint32(h[8:])), binary.NativeEndian.Uint32(h[12:])
+	from := r.at + recordHeader
+	to := from + int(binary.NativeEndian.Uint32(h[16:]))
+	need := recordSize(to - from)
+	r.pos += need
+	if r.at += int(need); r.at == len(w.ring) {
+		r.at = 0
+	}
+	return chunk, offset, kind, w.ring[from:to:to]
+}
 
 var errGarbage = errors.New("the progress record is garbage")
 

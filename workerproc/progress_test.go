@@ -67,12 +67,17 @@ func TestRecordTellsWhatRunsAndWhatHasEnded(t *testing.T) {
 		t.Errorf("a new record says %+v, want nothing", rec)
 	}
 	began := time.Now()
-	w.begin(5, 0, began)
-	w.store(5, 0, recordValue, []byte("a"), 3*time.Microsecond)
-	w.store(5, 1, recordFailure, failureBytes(t, 1), time.Hour*24*365)
-	w.store(5, 2, recordValue, nil, 0)
-	w.store(6, 0, recordValue, []byte("bb"), time.Microsecond)
-	w.begin(6, 1, began)
+	w.enter(5, began)
+	w.begin(0)
+	room := w.room()
+	w.commit(0, room, append(room, 'a'))
+	w.store(5, 1, recordFailure, failureBytes(t, 1))
+	w.store(5, 2, recordValue, nil)
+	timed := w.at
+	w.store(6, 0, recordValue, []byte("bb"))
+	binary.NativeEndian.PutUint32(w.ring[timed+20:], 1) // as another worker might
+	w.enter(6, began)
+	w.begin(1)
 	rec := read(t, mem)
 	if !rec.Running || rec.Chunk != 6 || rec.Offset != 1 || rec.Started.Sub(began).Abs() > time.Millisecond {
 		t.Errorf("the task in hand is %+v, want place 1 of chunk 6, begun at %v", rec.Progress, began)
@@ -113,7 +118,7 @@ func TestRingWrapsAround(t *testing.T) {
 		full := 0
 		for offset := range 3000 {
 			o := outcome{chunk: 1 + uint64(offset/100), offset: offset % 100, value: string(bytes.Repeat([]byte{byte('a' + offset%26)}, rnd.IntN(size/4)))}
-			for !w.store(o.chunk, o.offset, recordValue, []byte(o.value), 0) {
+			for !w.store(o.chunk, o.offset, recordValue, []byte(o.value)) {
 				full++
 				if len(want) == 0 && w.written != w.freed {
 					t.Fatalf("size %d: %d bytes are in use, but nothing is stored", size, w.written-w.freed)
@@ -147,20 +152,20 @@ func TestRingWrapsAround(t *testing.T) {
 func TestRingThatIsFullTakesNothing(t *testing.T) {
 	mem := make([]byte, progressHeader+100) // 96 bytes of ring
 	w := newProgressWriter(mem)
-	if w.store(1, 0, recordValue, make([]byte, 73), 0) {
+	if w.store(1, 0, recordValue, make([]byte, 73)) {
 		t.Error("a result larger than the ring has been stored")
 	}
-	if !w.store(1, 0, recordValue, make([]byte, 72), 0) {
+	if !w.store(1, 0, recordValue, make([]byte, 72)) {
 		t.Error("a result as large as the ring has not been stored")
 	}
-	if w.store(1, 1, recordValue, nil, 0) {
+	if w.store(1, 1, recordValue, nil) {
 		t.Error("a full ring has taken another result")
 	}
 	if !w.pressing() {
 		t.Error("a full ring does not press for an acknowledgement")
 	}
 	w.free(w.written)
-	if w.pressing() || !w.store(1, 1, recordValue, nil, 0) {
+	if w.pressing() || !w.store(1, 1, recordValue, nil) {
 		t.Error("a ring that has been freed is still full")
 	}
 }
@@ -169,7 +174,7 @@ func TestGarbageIsAnError(t *testing.T) {
 	good := func() ([]byte, *progressWriter) {
 		mem := make([]byte, 1024)
 		w := newProgressWriter(mem)
-		w.store(1, 0, recordValue, []byte("v"), 0)
+		w.store(1, 0, recordValue, []byte("v"))
 		return mem, w
 	}
 	put64, put32 := binary.NativeEndian.PutUint64, binary.NativeEndian.PutUint32
@@ -225,7 +230,8 @@ func TestReadingARecordThatChanges(t *testing.T) {
 			}
 			at := began.Add(time.Duration(chunk) * time.Millisecond)
 			for offset := range 3 { // a chunk, its places and its time belong together
-				w.begin(chunk, int(chunk)*3+offset, at)
+				w.enter(chunk, at)
+				w.begin(int(chunk)*3 + offset)
 			}
 			w.idle()
 		}
@@ -253,8 +259,9 @@ func FuzzReadRecord(f *testing.F) {
 	mem := make([]byte, 512)
 	w := newProgressWriter(mem)
 	for i := range 30 {
-		w.begin(1, i, time.Now())
-		if !w.store(1, i, recordValue, make([]byte, i), 0) {
+		w.enter(1, time.Now())
+		w.begin(i)
+		if !w.store(1, i, recordValue, make([]byte, i)) {
 			w.free(w.written)
 		}
 	}

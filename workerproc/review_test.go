@@ -100,7 +100,7 @@ func converse(t *testing.T, script func(*conversation) error) {
 	go srv.Serve(l)
 	t.Cleanup(srv.Stop)
 	s := newSession(&pb.Bootstrap{Socket: path})
-	s.progress = newProgressWriter(make([]byte, ProgressSize))
+	s.share(make([]byte, ProgressSize))
 	served := make(chan error, 1)
 	go func() { served <- s.serve(context.Background()) }()
 	select {
@@ -289,10 +289,12 @@ func BenchmarkProgress(b *testing.B) {
 	w := newProgressWriter(make([]byte, ProgressSize))
 	result := []byte("12345")
 	for i := 0; b.Loop(); i++ {
-		w.begin(1, i, time.Unix(0, 1))
-		if !w.store(1, i, recordValue, result, 0) {
+		w.begin(i)
+		room := w.room()
+		if out := append(room, result...); !w.commit(i, room, out) {
 			w.free(w.written)
-			w.store(1, i, recordValue, result, 0)
+			w.enter(1, time.Unix(0, 1))
+			w.commit(i, nil, out)
 		}
 	}
 }

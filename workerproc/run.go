@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"runtime/debug"
-	"sync/atomic"
 	"time"
 
 	pb "github.com/procpool/procpool/proto/procpool/v1"
@@ -38,30 +37,29 @@ func (s *session) run(life context.Context, t *task, ran chan<- struct{}) {
 	close(ran)
 }
 
-// task is the task in hand of the runner.
+// task is what the runner works on: a run of tasks of a chunk, which it has claimed and runs without asking for each.
 type task struct {
 	chunk   *chunk
-	offset  int
-	arg     []byte
-	ctx     context.Context    //nolint:containedctx // the task in hand has one, as a request has
-	own     *taskContext       // what the function gets
-	cancel  context.CancelFunc // of ctx, if the task has a timeout
+	offset  int // of the task in hand
+	end     int // of what is claimed
+	own     *taskContext
+	cancel  context.CancelFunc // of own, if the task has a timeout
 	started bool               // the function has been called and has not returned
-	ended   bool               // there is an outcome that has not been recorded
+	ended   bool               // the task in hand has an outcome that has not been recorded
 	result  []byte
 	failed  error
 	failure *pb.TaskFailure // failed, for the daemon
-	scratch []byte          // for results, used again and again
+	encoded []byte          // failure, for the progress record
 
-	// Reading the clock takes as long as a small task. So it is read after every stride tasks, and stride grows while tasks are tiny.
-	began  time.Time // the last reading; zero: it must be read, because time has passed without a task
-	unread int       // tasks since
+	// A claim has up to stride tasks. It grows while tasks are tiny.
 	stride int
+	began  time.Time // when the claim began; zero: the clock must be read, because time has passed without a task
+	first  int       // its first task
 }
 
 // A stride grows up to strideMost while its tasks together take less than strideTime.
 const (
-	strideMost = 16
+	strideMost = 64
 	strideTime = 20 * time.Microsecond
 )
 
@@ -79,44 +77,59 @@ func (s *session) runTasks(life context.Context, t *task) (done bool) {
 		c.stack = string(debug.Stack())
 		t.failed, t.started, t.ended = c, false, true
 	}()
-	for s.next(life, t) {
-		c := t.chunk
-		if t.began.IsZero() {
-			t.began, t.unread = time.Now(), 0
-		}
-		if s.progress != nil {
-			s.progress.begin(c.ID, t.offset, t.began)
-		}
-		if c.fn == nil {
-			t.failed = fmt.Errorf("this worker has no function number %d", c.Function)
-		} else {
-			t.started = true
-			t.result, t.failed = c.fn.run(t.own, t.arg, t.scratch[:0])
-			t.started = false
-		}
-		t.ended = true
+	for s.claim(life, t) {
+		s.runClaim(t)
 	}
 	return true
 }
 
-// next hands the outcome of the task in hand over and finds the next task. False: there will be none.
-func (s *session) next(life context.Context, t *task) bool {
+// runClaim runs the tasks of a claim, until one of them has an outcome that takes more than to note its result, or somebody holds
+// the runner.
+func (s *session) runClaim(t *task) {
+	c, w := t.chunk, s.progress
+	c.items.Next()
+	if c.fn == nil {
+		t.failed, t.ended = fmt.Errorf("this worker has no function number %d", c.Function), true
+		return
+	}
+	run, limit, own := c.fn.run, s.welcome.ResultLimit, t.own
+	for {
+		room := w.room()
+		t.started = true
+		result, err := run(own, c.items.Item(), room)
+		t.started = false
+		if err != nil || uint64(len(result)) > limit || !w.commit(t.offset, room, result) {
+			t.result, t.failed, t.ended = result, err, true
+			return
+		}
+		t.offset++
+		if t.offset == t.end {
+			return
+		}
+		w.begin(t.offset)
+		if s.held.Load() { // then this task has not been started; see hold
+			return
+		}
+		c.items.Next()
+	}
+}
+
+// claim accounts for the last claim and makes the next one. False: there will be none.
+func (s *session) claim(life context.Context, t *task) bool {
 	if t.ended {
 		if limit := s.welcome.ResultLimit; t.failed == nil && uint64(len(t.result)) > limit {
 			t.failed = fmt.Errorf("the result has %d bytes; at most %d are allowed", len(t.result), limit)
 		}
 		t.explain()
-		if t.cancel != nil {
-			defer t.cancel()
-			t.cancel = nil
-		}
+	}
+	if t.cancel != nil {
+		defer t.cancel()
+		t.cancel = nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if t.ended {
-		t.ended = false
-		s.current.chunk = nil
-		s.keep(t, t.clock(len(s.out.results) == 0))
+	if t.chunk != nil {
+		s.settle(t)
 	}
 	for {
 		for len(s.queue) == 0 && !s.stopping {
@@ -133,33 +146,137 @@ func (s *session) next(life context.Context, t *task) bool {
 			s.queue = s.queue[1:]
 			continue
 		}
-		c.items.Next()
-		t.chunk, t.offset, t.arg = c, c.next, c.items.Item()
-		c.next++
-		if c.cancel != nil && c.cancel[t.offset] {
-			t.failed = errCancelled
-			t.explain()
-			s.keep(t, 0)
-			continue
+		t.chunk, t.first, t.offset, t.end = c, c.next, c.next, min(c.next+t.stride, c.end)
+		if t.began.IsZero() {
+			t.began = time.Now()
+		}
+		if c.cancel != nil {
+			t.end = t.offset + 1
+			if c.cancel[t.offset] {
+				c.items.Next()
+				t.failed, t.ended = errCancelled, true
+				t.explain()
+				s.settle(t)
+				continue
+			}
 		}
 		if c.ctx == nil { // the last one was cancelled
 			c.newContext(life)
 		}
-		s.current = running{chunk: c, offset: t.offset}
 		t.enter(s)
+		s.progress.enter(c.ID, t.began)
+		s.progress.begin(t.offset)
+		s.held.Store(false)
+		s.current, s.first, c.next = c, t.first, t.end
+		if t.end > t.offset+1 {
+			s.out.lingers()
+		}
 		return true
 	}
 }
 
-// keep records an outcome. If the progress record has no room for it, it waits until the daemon has it. mu is held.
-func (s *session) keep(t *task, ran time.Duration) {
-	if s.record(t, ran) {
+// enter makes the contexts of the tasks. They share one, unless each has a timeout of its own.
+func (t *task) enter(s *session) {
+	c := t.chunk
+	switch {
+	case c.TaskTimeoutNS > 0:
+		t.end = t.offset + 1 // the daemon goes by the time in the progress record
+		var ctx context.Context
+		ctx, t.cancel = context.WithTimeoutCause(c.ctx, time.Duration(c.TaskTimeoutNS), errTimeout)
+		t.own = &taskContext{Context: ctx, session: s, chunk: c}
+	case t.own == nil || t.own.Context != c.ctx:
+		t.own = &taskContext{Context: c.ctx, session: s, chunk: c}
+	}
+}
+
+// hold has the runner come back for the lock after the task in hand, and returns the place of that task in s.current, which must not be nil.
+// The runner first says which task it begins, and then looks whether it is held. So it has begun the task in hand, or will ask before
+// it does; and it begins no other. mu is held.
+func (s *session) hold() int {
+	s.held.Store(true)
+	hand := s.progress.inHand()
+	s.current.next = hand + 1
+	return hand
+}
+
+// cancelCurrent ends the context of the task in hand. mu is held.
+func (s *session) cancelCurrent(cause error) {
+	c := s.current
+	if c == nil {
 		return
 	}
-	for !s.broken && (len(s.out.results) > 0 || len(s.marks) > 0) {
+	s.hold() // the context is not that of the next task
+	if c.ctx != nil {
+		c.stop(cause)
+		c.ctx = nil // the next task gets another one
+	}
+}
+
+// settle accounts for what the runner has done since its last claim. Its tasks before the one in hand have been recorded. That one has an
+// outcome, which is recorded here; or it has not been started. mu is held.
+func (s *session) settle(t *task) {
+	c, w, o := t.chunk, s.progress, &s.out
+	o.recorded += uint64(t.offset - t.first)
+	s.current = nil
+	if t.ended {
+		t.ended = false
+		s.record(t)
+		t.offset++
+	}
+	c.next = t.offset
+	o.ran(c.ID, t.clock(t.offset-t.first))
+	o.written = w.written
+
+	alone := o.alone != nil
+	switch {
+	case o.recorded == o.taken && !alone:
+	case alone, len(s.queue) == 1 && c.next >= c.end, w.written-o.read.pos >= enough:
+		s.flush() // nothing follows soon, or there is enough
+	default:
+		o.lingers()
+	}
+	// A message that the runner waits for asks by itself: an earlier question is answered for an earlier message.
+	if s.shared && (alone || w.pressing() && !s.asked) {
+		s.asked = true
+		s.say(func(h *pb.AttachRequest) { h.AckWanted = true })
+	}
+	for alone && !s.broken && (o.alone != nil || s.shared && len(s.marks) > 0) { // until it has been sent, and the daemon has it
+		t.began = time.Time{}
 		s.work.Wait()
 	}
-	t.began = time.Time{}
+}
+
+// record notes the outcome of the task in hand. If the progress record has no room for it, it is sent alone. mu is held.
+func (s *session) record(t *task) {
+	w, id, o := s.progress, t.chunk.ID, &s.out
+	switch {
+	case t.failure != nil && w.store(id, t.offset, recordFailure, t.encoded):
+		o.failures = append(o.failures, t.failure)
+		o.recorded++
+	case t.failure != nil:
+		o.alone = &wire.ChunkResults{Chunk: id, First: uint32(t.offset), Failures: []*pb.TaskFailure{t.failure}}
+	case w.store(id, t.offset, recordValue, t.result):
+		o.recorded++
+	default:
+		o.alone = &wire.ChunkResults{Chunk: id, First: uint32(t.offset)}
+		o.alone.Values.Data = t.result // not copied: it is the function's last word on this memory
+		o.alone.Values.Added(len(t.result))
+	}
+	t.result = nil
+}
+
+// clock is how long the last n tasks have run together.
+func (t *task) clock(n int) time.Duration {
+	now := time.Now()
+	ran := now.Sub(t.began)
+	t.began = now
+	switch {
+	case n > 0 && ran > strideTime*time.Duration(n)/time.Duration(t.stride):
+		t.stride = max(1, t.stride/4)
+	case n == t.stride:
+		t.stride = min(2*t.stride, strideMost)
+	}
+	return ran
 }
 
 // explain puts the task's error into the words of the protocol. It calls methods of the function's error, so no lock is held.
@@ -167,118 +284,19 @@ func (t *task) explain() {
 	t.failure = nil
 	if t.failed != nil {
 		t.failure = &pb.TaskFailure{Offset: uint32(t.offset), Outcome: outcomeOf(t), Error: taskError(t.failed)}
+		t.encoded, _ = proto.Marshal(t.failure) // generated code encodes what it has just been given
 	}
 }
-
-// enter makes the contexts of the task. Tasks of a chunk share one, unless each has a timeout of its own.
-func (t *task) enter(s *session) {
-	c := t.chunk
-	if c.TaskTimeoutNS > 0 {
-		t.stride = 1 // the daemon goes by the time in the progress record
-		t.ctx, t.cancel = context.WithTimeoutCause(c.ctx, time.Duration(c.TaskTimeoutNS), errTimeout)
-		t.own = nil
-	} else if t.ctx != c.ctx {
-		t.ctx = c.ctx
-		t.own = nil
-	}
-	if t.own == nil {
-		t.own = &taskContext{Context: t.ctx, session: s, chunk: c}
-	}
-	t.own.offset.Store(int32(t.offset))
-}
-
-// cancelCurrent ends the context of the task in hand. mu is held.
-func (s *session) cancelCurrent(cause error) {
-	if c := s.current.chunk; c != nil && c.ctx != nil {
-		c.stop(cause)
-		c.ctx = nil // the next task gets another one
-	}
-}
-
-// clock is how long the tasks since the last reading have run, at the end of a stride; else 0. The first result of a message always
-// comes with a reading. So a slow task ends a stride of tiny ones: their results have been sent meanwhile.
-func (t *task) clock(first bool) (ran time.Duration) {
-	if t.unread++; t.unread < t.stride && t.offset+1 < t.chunk.end && !first {
-		return 0
-	}
-	now := time.Now()
-	ran = now.Sub(t.began)
-	switch {
-	case ran > strideTime*time.Duration(t.unread)/time.Duration(t.stride):
-		t.stride = 1
-	case t.unread == t.stride:
-		t.stride = min(2*t.stride, strideMost)
-	}
-	t.began, t.unread = now, 0
-	return ran
-}
-
-// record adds an outcome to what waits for the sender. It reports false if the progress record has no room for it. mu is held.
-func (s *session) record(t *task, ran time.Duration) (kept bool) {
-	c, o := t.chunk, &s.out
-	kept = true
-	n := len(o.results)
-	failure := t.failure
-	large := failure == nil && len(t.result) >= largeResult
-	if n == 0 || large || o.results[n-1].Chunk != c.ID || len(o.results[n-1].Values.Data) >= largeResult {
-		o.results = append(o.results, wire.ChunkResults{Chunk: c.ID, First: uint32(t.offset)})
-		n++
-		if !large { // the next message will be about as long as the last one, if the chunk goes on for so long
-			rest := 2 * (c.end - t.offset) * len(t.result)
-			o.results[n-1].Values.Data = make([]byte, 0, max(len(t.result), min(o.last, rest, largeResult)))
-		}
-	}
-	r := &o.results[n-1]
-	r.RunNS += uint64(ran)
-	switch {
-	case failure != nil:
-		r.Failures = append(r.Failures, failure)
-		o.bytes += len(failure.Error.Message) + len(failure.Error.Stack) + len(failure.Error.Detail)
-	case large: // not copied: it is the function's last word on this memory
-		r.Values.Data = t.result
-		r.Values.Added(len(t.result))
-		t.scratch = nil
-	default:
-		r.Values.Append(t.result)
-		t.scratch = t.result[:0]
-	}
-	o.bytes += len(t.result)
-
-	if s.progress != nil {
-		kind, b := uint32(recordValue), t.result
-		if failure != nil {
-			kind = recordFailure
-			b, _ = proto.Marshal(failure) // generated code encodes what it has just been given
-		}
-		kept = s.progress.store(c.ID, t.offset, kind, b, ran)
-		o.pos = s.progress.written
-		// A message that the runner waits for asks by itself: an earlier question is answered for an earlier message.
-		if !kept || (s.progress.pressing() && !s.asked) {
-			s.asked = true
-			s.say(func(h *pb.AttachRequest) { h.AckWanted = true })
-		}
-	}
-	switch {
-	case len(s.queue) == 1 && c.next >= c.end, o.bytes >= enough, !kept:
-		s.flush() // nothing follows soon, or there is enough
-	case n == 1 && r.Len() == 1:
-		o.timer.Reset(linger)
-	}
-	return kept
-}
-
-// largeResult is the size, in bytes, from which a result is not copied.
-const largeResult = 32 << 10
 
 // outcomeOf says why a task failed. It asks nothing of the function's error, whose methods may panic.
 func outcomeOf(t *task) pb.Outcome {
 	if t.failed == errCancelled { //nolint:errorlint // the function's error may have methods that panic
 		return pb.Outcome_OUTCOME_CANCELLED
 	}
-	if _, crashed := t.failed.(*crash); crashed || t.ctx == nil { //nolint:errorlint // as above
+	if _, crashed := t.failed.(*crash); crashed || t.own == nil { //nolint:errorlint // as above
 		return pb.Outcome_OUTCOME_TASK_ERROR
 	}
-	switch cause := context.Cause(t.ctx); {
+	switch cause := context.Cause(t.own.Context); {
 	case errors.Is(cause, context.Canceled):
 		return pb.Outcome_OUTCOME_CANCELLED
 	case errors.Is(cause, errTimeout), errors.Is(cause, context.DeadlineExceeded):
@@ -292,9 +310,7 @@ func outcomeOf(t *task) pb.Outcome {
 func (s *session) goodbye() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.progress != nil {
-		s.progress.idle()
-	}
+	s.progress.idle()
 	if s.broken {
 		return
 	}
@@ -308,12 +324,11 @@ func (s *session) goodbye() {
 	s.wakeSender()
 }
 
-// taskContext is the context of a task. It knows which task that is.
+// taskContext is the context of the tasks of a chunk. It knows whose they are.
 type taskContext struct {
 	context.Context //nolint:containedctx // it is a context
 	session         *session
 	chunk           *chunk
-	offset          atomic.Int32 // of the task in hand
 }
 
 type taskKey struct{}
@@ -348,12 +363,12 @@ func Output(ctx context.Context, stream int) io.Writer {
 	if !ok {
 		return io.Discard
 	}
-	return &taskWriter{task: t, offset: uint32(t.offset.Load()), ctx: ctx, stream: uint32(stream)}
+	return &taskWriter{task: t, offset: t.session.progress.inHand(), ctx: ctx, stream: uint32(stream)}
 }
 
 type taskWriter struct {
 	task   *taskContext
-	offset uint32
+	offset int
 	ctx    context.Context //nolint:containedctx // of the task, whose part the writer is
 	stream uint32
 }
@@ -365,7 +380,7 @@ func (w *taskWriter) Write(b []byte) (n int, err error) {
 	s := w.task.session
 	for n < len(b) {
 		s.mu.Lock()
-		if s.current != (running{w.task.chunk, int(w.offset)}) {
+		if s.current != w.task.chunk || s.progress.inHand() != w.offset {
 			s.mu.Unlock()
 			return n, errEnded
 		}
@@ -383,7 +398,7 @@ func (w *taskWriter) Write(b []byte) (n int, err error) {
 		s.credit -= len(piece)
 		data := append([]byte(nil), piece...)
 		s.say(func(h *pb.AttachRequest) {
-			h.Outputs = append(h.Outputs, &pb.TaskOutput{Chunk: w.task.chunk.ID, Offset: w.offset, Stream: w.stream, Data: data})
+			h.Outputs = append(h.Outputs, &pb.TaskOutput{Chunk: w.task.chunk.ID, Offset: uint32(w.offset), Stream: w.stream, Data: data})
 		})
 		s.mu.Unlock()
 		n += len(piece)

@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	pb "github.com/procpool/procpool/proto/procpool/v1"
@@ -23,15 +24,18 @@ import (
 // sends whatever is ready whenever the stream can take it.
 type session struct {
 	boot     *pb.Bootstrap
-	progress *progressWriter // owned by the runner; nil: there is none
+	progress *progressWriter // of the runner
+	shared   bool            // progress is shared with the daemon
 	fatal    func()          // what to do when the daemon is gone; nil: just return
 	stream   grpc.BidiStreamingClient[pb.AttachRequest, pb.AttachResponse]
 	welcome  *pb.Welcome
 
 	mu       sync.Mutex
 	work     sync.Cond     // the runner waits here: for chunks, for an acknowledgement, for its end
-	queue    []*chunk      // received, not ended; the first is the current one
-	current  running       // the task in hand
+	held     atomic.Bool   // the runner must come back for the lock after the task in hand; see hold
+	queue    []*chunk      // received, not ended
+	current  *chunk        // the runner has a claim on tasks of this one, which is the first; nil: it has none
+	first    int           // the first task of the claim
 	stopping bool          // no task is started any more
 	broken   bool          // the stream is gone
 	out      outgoing      // for the sender
@@ -48,30 +52,34 @@ type chunk struct {
 	items  wire.Items
 	n      int // tasks; those from end on have been given back
 	end    int
-	next   int             // first task that has not been started
+	next   int             // first task that has not been claimed
 	cancel map[int]bool    // tasks that must not be started
 	ctx    context.Context //nolint:containedctx // of its tasks; nil once it is done, for the next one to make another
 	stop   context.CancelCauseFunc
 }
 
-// running is the task in hand.
-type running struct {
-	chunk  *chunk // nil: there is none
-	offset int
+// outgoing is what waits for the sender: a head, and outcomes in the progress record.
+type outgoing struct {
+	head     *pb.AttachRequest
+	read     progressReader
+	recorded uint64              // outcomes in the record up to the runner's last claim…
+	written  uint64              // …and where it stood
+	taken    uint64              // outcomes sent
+	failures []*pb.TaskFailure   // those of the outcomes that are failures, so that they need not be decoded
+	runs     []run               // run times, by chunk
+	alone    *wire.ChunkResults  // an outcome for which there is no room in the record, after all others
+	spare    []wire.ChunkResults // of the last message, which the sender has cleared
+	ready    bool                // there is something that must not wait
+	ended    bool                // nothing more will come
+	awake    chan struct{}       // one slot
+	timer    *time.Timer         // for outcomes that may wait a little
+	armed    bool
 }
 
-// outgoing is what waits for the sender.
-type outgoing struct {
-	head    *pb.AttachRequest
-	results []wire.ChunkResults
-	bytes   int           // in results
-	last    int           // bytes in the last message
-	pos     uint64        // of the progress record, after the last of the results
-	ready   bool          // there is something that must not wait
-	idle    bool          // the sender sleeps
-	ended   bool          // nothing more will come
-	awake   chan struct{} // one slot
-	timer   *time.Timer   // wakes the sender for results that may wait a little
+// run is how long tasks of a chunk have run.
+type run struct {
+	chunk uint64
+	ran   time.Duration
 }
 
 // ackMark is where the progress record stood when results were sent.
@@ -81,11 +89,17 @@ type ackMark struct {
 	pos   uint64
 }
 
-// linger is how long a result may wait for others of its chunk when the stream is free.
+// linger is how long a result may wait for others.
 const linger = 300 * time.Microsecond
 
-// enough is the size of results, in bytes, that need not wait for more.
-const enough = 256 << 10
+// enough is the size of results in the progress record, in bytes, that need not wait for more.
+const enough = 128 << 10
+
+// largeResult is the size, in bytes, from which a result is sent from where it is, and not copied.
+const largeResult = 32 << 10
+
+// privateSize is the size of a progress record that is not shared with the daemon: such a worker has one task at a time.
+const privateSize = 64 << 10
 
 var (
 	errTimeout   = errors.New("the task ran into its timeout")
@@ -99,10 +113,13 @@ func newSession(boot *pb.Bootstrap) *session {
 	s := &session{boot: boot, room: make(chan struct{})}
 	s.work.L = &s.mu
 	s.out.awake = make(chan struct{}, 1)
-	s.out.timer = time.AfterFunc(time.Hour, func() { s.wakeSender() })
+	s.out.timer = time.AfterFunc(time.Hour, s.lingered)
 	s.out.timer.Stop()
 	return s
 }
+
+// share has the session keep its progress record in mem, where the daemon can read it.
+func (s *session) share(mem []byte) { s.progress, s.shared = newProgressWriter(mem), true }
 
 // initError is an init function that failed.
 type initError struct{ err error }
@@ -129,6 +146,9 @@ func (s *session) exitStatus(err error) int {
 
 // serve is the whole conversation. It returns nil after a stop; ctx is SIGTERM.
 func (s *session) serve(ctx context.Context) error {
+	if !s.shared {
+		s.progress = newProgressWriter(make([]byte, privateSize))
+	}
 	conn, err := grpc.NewClient("unix:"+s.boot.Socket,
 		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority("localhost"),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
@@ -174,6 +194,9 @@ func (s *session) serve(ctx context.Context) error {
 	}
 	// The stream is gone before its time.
 	s.broken, s.stopping, s.out.ended = true, true, true
+	if s.current != nil {
+		s.hold()
+	}
 	s.mu.Unlock()
 	s.work.Broadcast()
 	s.wakeSender()
@@ -192,7 +215,7 @@ func (s *session) hello() error {
 		Token: s.boot.Token, Generation: s.boot.Generation, ProtocolMin: ProtocolMin, ProtocolMax: ProtocolMax,
 		CreditTasks: 1, CreditBytes: creditBytes, Sdk: sdkName(),
 	}
-	if s.progress != nil {
+	if s.shared {
 		h.Features, h.CreditTasks = []string{FeatureProgress}, creditTasks
 	}
 	for _, f := range registry.functions {
@@ -341,20 +364,25 @@ func (s *session) acknowledged(a *pb.Ack) {
 		if m.chunk > a.Chunk || m.chunk == a.Chunk && m.tasks > a.Tasks {
 			return
 		}
-		if s.progress != nil {
-			s.progress.free(m.pos)
-		}
+		s.progress.free(m.pos)
 		s.marks = s.marks[1:]
 		s.asked = false
 	}
 }
 
+// cancelTask cancels a task. One that has begun, or is about to, is the one in hand.
 func (s *session) cancelTask(id uint64, offset int) {
-	if s.current.chunk != nil && s.current.chunk.ID == id && s.current.offset == offset {
-		s.cancelCurrent(errCancelled)
+	c := s.find(id)
+	if c == nil {
 		return
 	}
-	if c := s.find(id); c != nil && offset >= c.next {
+	from := c.next
+	if c == s.current {
+		if from = s.hold(); from == offset {
+			s.cancelCurrent(errCancelled)
+		}
+	}
+	if offset >= from {
 		if c.cancel == nil {
 			c.cancel = make(map[int]bool)
 		}
@@ -376,6 +404,9 @@ func (s *session) revoke(id uint64, from int) {
 
 // giveBack says which tasks of c will not be run: those from place from on that have not been started. mu is held.
 func (s *session) giveBack(c *chunk, from int) {
+	if c == s.current && from < c.next {
+		s.hold()
+	}
 	from = min(max(from, c.next), c.end)
 	answer := from
 	if from == c.end {
@@ -391,6 +422,9 @@ func (s *session) giveBack(c *chunk, from int) {
 func (s *session) stop(cause error) {
 	s.mu.Lock()
 	s.stopping = true
+	if s.current != nil {
+		s.hold()
+	}
 	if cause != nil {
 		s.cancelCurrent(cause)
 	}
@@ -409,11 +443,36 @@ func (s *session) say(f func(*pb.AttachRequest)) {
 
 // flush has the sender send. mu is held.
 func (s *session) flush() {
-	if s.out.ready && !s.out.idle {
-		return
-	}
 	s.out.ready = true
 	s.wakeSender()
+}
+
+// lingers sees to it that what there is is sent after a while. mu is held.
+func (o *outgoing) lingers() {
+	if !o.armed {
+		o.armed = true
+		o.timer.Reset(linger)
+	}
+}
+
+// lingered is the end of the while. A claim that has gone on for so long had better end.
+func (s *session) lingered() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.out.armed = false
+	if s.current != nil {
+		s.hold()
+	}
+	s.flush()
+}
+
+// ran takes note of how long tasks have run. mu is held.
+func (o *outgoing) ran(chunk uint64, d time.Duration) {
+	if n := len(o.runs); n > 0 && o.runs[n-1].chunk == chunk {
+		o.runs[n-1].ran += d
+		return
+	}
+	o.runs = append(o.runs, run{chunk, d})
 }
 
 func (s *session) wakeSender() {
@@ -439,26 +498,82 @@ func (s *session) send() {
 		if err := s.stream.SendMsg(m); err != nil {
 			return // the receiver sees why
 		}
+		clear(m.Results)
 	}
 }
 
-// takeOut is the next message.
+// takeOut is the next message; nil if there is nothing to send now.
 func (s *session) takeOut() (m *wire.AttachRequest, ended bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	o := &s.out
-	if o.head == nil && len(o.results) == 0 {
-		o.idle, o.ready = true, false
+	if o.head == nil && !o.ready {
 		return nil, o.ended
 	}
-	o.idle, o.ready = false, false
-	m = &wire.AttachRequest{Head: o.head, Results: o.results}
-	if n := len(o.results); n > 0 {
-		last := &o.results[n-1]
-		s.marks = append(s.marks, ackMark{last.Chunk, last.First + uint32(last.Len()), o.pos})
+	o.ready = false
+	m = &wire.AttachRequest{Head: o.head, Results: s.collect()}
+	o.head = nil
+	if n := len(m.Results); n > 0 {
+		last := &m.Results[n-1]
+		s.marks = append(s.marks, ackMark{last.Chunk, last.First + uint32(last.Len()), o.read.pos})
+	} else if m.Head == nil {
+		return nil, o.ended
 	}
-	o.head, o.results, o.last, o.bytes = nil, nil, o.bytes, 0
 	return m, false
+}
+
+// collect takes the outcomes that are there out of the progress record: those up to the runner's last claim, and those of the tasks of the
+// claim that it has passed. mu is held.
+func (s *session) collect() []wire.ChunkResults {
+	o, w := &s.out, s.progress
+	n := o.recorded - o.taken
+	if s.current != nil {
+		n += uint64(w.inHand() - s.first)
+	}
+	results := o.spare[:0]
+	var free []byte // for values, one after the other
+	for range n {
+		chunk, offset, kind, b := o.read.next(w)
+		if cap(free) == 0 && len(b) < largeResult {
+			free = make([]byte, 0, max(64, len(b), min(int(o.written-o.read.pos), largeResult)))
+		}
+		last := len(results) - 1
+		if last < 0 || results[last].Chunk != chunk || len(b) >= largeResult || len(results[last].Values.Data) >= largeResult {
+			if last >= 0 && cap(results[last].Values.Data) == cap(free) { // else it has outgrown it, and left it
+				used := len(results[last].Values.Data)
+				free = free[used:used]
+			}
+			results = append(results, wire.ChunkResults{Chunk: chunk, First: uint32(offset), Values: wire.Batch{Data: free}})
+			last++
+		}
+		r := &results[last]
+		switch {
+		case kind == recordFailure:
+			r.Failures = append(r.Failures, o.failures[0])
+			o.failures = o.failures[1:]
+		case len(b) >= largeResult: // from the record: it stays there until it has been acknowledged
+			r.Values.Data = b
+			r.Values.Added(len(b))
+		default:
+			r.Values.Append(b)
+		}
+	}
+	o.taken += n
+	if o.alone != nil {
+		results = append(results, *o.alone)
+		o.alone = nil
+		s.work.Signal()
+	}
+	for i := range results { // chunks run in the order of their numbers
+		r := &results[i]
+		for ; len(o.runs) > 0 && o.runs[0].chunk <= r.Chunk; o.runs = o.runs[1:] {
+			if o.runs[0].chunk == r.Chunk {
+				r.RunNS += uint64(o.runs[0].ran)
+			}
+		}
+	}
+	o.spare = results
+	return results
 }
 
 func sdkName() string {

@@ -287,7 +287,7 @@ type local struct {
 func (h *host) join() *local {
 	h.t.Helper()
 	l := &local{s: newSession(&pb.Bootstrap{Socket: h.path, Worker: "p-1", Token: []byte("t"), Generation: 3}), served: make(chan error, 1)}
-	l.s.progress = newProgressWriter(make([]byte, ProgressSize))
+	l.s.share(make([]byte, ProgressSize))
 	ctx, cancel := context.WithCancel(context.Background())
 	l.sigterm = cancel
 	h.t.Cleanup(cancel)
@@ -531,7 +531,7 @@ func TestOutputWithoutCreditEndsWithTheTask(t *testing.T) {
 	h.welcome.Welcome.OutputCredit = 0
 	w := h.join()
 	w.dispatch(w.chunk(1, "print", `"abc"`), w.chunk(2, "leak a writer", "0"))
-	eventually(t, "the task runs", func() bool { w.s.mu.Lock(); defer w.s.mu.Unlock(); return w.s.current.chunk != nil })
+	eventually(t, "the task runs", func() bool { w.s.mu.Lock(); defer w.s.mu.Unlock(); return w.s.current != nil })
 	w.head(&pb.AttachResponse{Cancels: []*pb.CancelTask{{Chunk: 1}}})
 	w.results(outcome{1, 0, "", cancelled}, outcome{2, 0, "0", 0})
 	if n, err := (<-leaked)([]byte("too late")); n != 0 || !errors.Is(err, errEnded) {
@@ -641,7 +641,7 @@ func TestResultsDoNotWaitForASlowTask(t *testing.T) {
 	w.results(outcome{2, 0, "0", 0})
 }
 
-// The clock is not read after each tiny task. Slow tasks that follow must have their own time all the same.
+// The clock is not read after each tiny task. Slow tasks that follow must have their own time all the same: a claim that lasts is held.
 func TestSlowTasksAfterTinyOnesAreMeasured(t *testing.T) {
 	w := newHost(t).join()
 	w.dispatch(w.chunk(1, "add1", slices.Repeat([]string{"1"}, 2000)...))
@@ -652,6 +652,11 @@ func TestSlowTasksAfterTinyOnesAreMeasured(t *testing.T) {
 	var begun []time.Time
 	for range 4 {
 		<-gate.entered
+		eventually(t, "the claim ends with the task in hand", func() bool {
+			w.s.mu.Lock()
+			defer w.s.mu.Unlock()
+			return w.s.current.next == w.s.progress.inHand()+1
+		})
 		<-time.After(5 * time.Millisecond) // the task is slow
 		p, _ := parseProgress(w.snapshot())
 		begun = append(begun, p.Started)
