@@ -7,6 +7,7 @@ package payload
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -148,16 +149,36 @@ func smallInt(b []byte) (v int64, ok bool) {
 	if len(digits) == 0 || len(digits) > 18 || (digits[0] == '0' && len(b) > 1) {
 		return 0, false
 	}
+	for len(digits) >= 8 {
+		eight, ok := eightDigits(binary.LittleEndian.Uint64(digits))
+		if !ok {
+			return 0, false
+		}
+		v = v*1e8 + int64(eight)
+		digits = digits[8:]
+	}
 	for _, c := range digits {
 		if c < '0' || c > '9' {
 			return 0, false
 		}
 		v = v*10 + int64(c-'0')
 	}
-	if len(digits) < len(b) {
+	if b[0] == '-' {
 		v = -v
 	}
 	return v, true
+}
+
+// eightDigits reads eight decimal digits, the first of which is the lowest byte: it adds up neighbours, then pairs, then fours. The method
+// is Johnny Lee's; see D. Lemire, "Quickly parsing eight digits", 2018.
+func eightDigits(v uint64) (uint64, bool) {
+	const zeros, high = 0x3030303030303030, 0xf0f0f0f0f0f0f0f0
+	if v&high != zeros || (v+0x0606060606060606)&high != zeros {
+		return 0, false
+	}
+	v -= zeros
+	v = v*10 + v>>8
+	return ((v&0x000000ff000000ff)*(100+1000000<<32) + (v>>16&0x000000ff000000ff)*(1+10000<<32)) >> 32, true
 }
 
 func appendFloat(dst []byte, v float64) ([]byte, error) {

@@ -30,7 +30,7 @@ func roundTrip[T any](t *testing.T, values ...T) {
 }
 
 func TestValuesComeBack(t *testing.T) {
-	roundTrip(t, 0, 1, -1, 42, math.MaxInt, math.MinInt, 999999999999999999, -999999999999999999)
+	roundTrip(t, 0, 1, -1, 42, 1234567, 12345678, -12345678, 123456789, 9876543210987654, math.MaxInt, math.MinInt, 999999999999999999, -999999999999999999)
 	roundTrip[int8](t, 0, 127, -128)
 	roundTrip[uint64](t, 0, 7, math.MaxUint64)
 	roundTrip(t, 0.0, 1.5, -2e300, 5e-324, 1e21, 123456789)
@@ -79,7 +79,8 @@ func TestWhatJSONCannotHoldIsAnError(t *testing.T) {
 
 // FuzzDecode: the fast paths accept what encoding/json accepts, and read the same.
 func FuzzDecode(f *testing.F) {
-	for _, s := range []string{"1", "-0", "1e3", `"a"`, `"\u00e4"`, "true", "null", " 1", "0x1", "1_000", "Inf", "1.5"} {
+	for _, s := range []string{"1", "-0", "1e3", `"a"`, `"\u00e4"`, "true", "null", " 1", "0x1", "1_000", "Inf", "1.5",
+		"12345678", "1234567:", "/2345678", "123\xb05678", "-1234567890123456"} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
