@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"runtime/debug"
 	"time"
 
@@ -40,12 +39,11 @@ func (s *session) run(life context.Context, t *task, ran chan<- struct{}) {
 // task is what the runner works on: a run of tasks of a chunk, which it has claimed and runs without asking for each.
 type task struct {
 	chunk   *chunk
-	offset  int // of the task in hand
-	end     int // of what is claimed
-	own     *taskContext
-	cancel  context.CancelFunc // of own, if the task has a timeout
-	started bool               // the function has been called and has not returned
-	ended   bool               // the task in hand has an outcome that has not been recorded
+	offset  int          // of the task in hand
+	end     int          // of what is claimed
+	own     *taskContext // what the functions get
+	started bool         // the function has been called and has not returned
+	ended   bool         // the task in hand has an outcome that has not been recorded
 	result  []byte
 	failed  error
 	failure *pb.TaskFailure // failed, for the daemon
@@ -122,9 +120,8 @@ func (s *session) claim(life context.Context, t *task) bool {
 		}
 		t.explain()
 	}
-	if t.cancel != nil {
-		defer t.cancel()
-		t.cancel = nil
+	if t.own != nil && !t.own.timeout.IsZero() {
+		t.own.end(nil)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -141,7 +138,9 @@ func (s *session) claim(life context.Context, t *task) bool {
 		}
 		c := s.queue[0]
 		if c.next >= c.end {
-			c.stop(nil)
+			if c.ctx != nil {
+				c.ctx.end(nil)
+			}
 			s.queue[0] = nil
 			s.queue = s.queue[1:]
 			continue
@@ -150,20 +149,23 @@ func (s *session) claim(life context.Context, t *task) bool {
 		if t.began.IsZero() {
 			t.began = time.Now()
 		}
-		if c.cancel != nil {
+		if c.TaskTimeoutNS > 0 || c.cancel != nil { // the daemon goes by the time in the progress record
 			t.end = t.offset + 1
-			if c.cancel[t.offset] {
-				c.items.Next()
-				t.failed, t.ended = errCancelled, true
-				t.explain()
-				s.settle(t)
-				continue
+		}
+		if c.cancel[t.offset] {
+			c.items.Next()
+			t.failed, t.ended = errCancelled, true
+			t.explain()
+			s.settle(t)
+			continue
+		}
+		if c.ctx == nil {
+			c.ctx = &taskContext{session: s, chunk: c, life: life}
+			if c.TaskTimeoutNS > 0 {
+				c.ctx.timeout = t.began.Add(time.Duration(c.TaskTimeoutNS))
 			}
 		}
-		if c.ctx == nil { // the last one was cancelled
-			c.newContext(life)
-		}
-		t.enter(s)
+		t.own = c.ctx
 		s.progress.enter(c.ID, t.began)
 		s.progress.begin(t.offset)
 		s.held.Store(false)
@@ -172,20 +174,6 @@ func (s *session) claim(life context.Context, t *task) bool {
 			s.out.lingers()
 		}
 		return true
-	}
-}
-
-// enter makes the contexts of the tasks. They share one, unless each has a timeout of its own.
-func (t *task) enter(s *session) {
-	c := t.chunk
-	switch {
-	case c.TaskTimeoutNS > 0:
-		t.end = t.offset + 1 // the daemon goes by the time in the progress record
-		var ctx context.Context
-		ctx, t.cancel = context.WithTimeoutCause(c.ctx, time.Duration(c.TaskTimeoutNS), errTimeout)
-		t.own = &taskContext{Context: ctx, session: s, chunk: c}
-	case t.own == nil || t.own.Context != c.ctx:
-		t.own = &taskContext{Context: c.ctx, session: s, chunk: c}
 	}
 }
 
@@ -207,7 +195,7 @@ func (s *session) cancelCurrent(cause error) {
 	}
 	s.hold() // the context is not that of the next task
 	if c.ctx != nil {
-		c.stop(cause)
+		c.ctx.end(cause)
 		c.ctx = nil // the next task gets another one
 	}
 }
@@ -218,6 +206,9 @@ func (s *session) settle(t *task) {
 	c, w, o := t.chunk, s.progress, &s.out
 	o.recorded += uint64(t.offset - t.first)
 	s.current = nil
+	if c.TaskTimeoutNS > 0 {
+		c.ctx = nil
+	}
 	if t.ended {
 		t.ended = false
 		s.record(t)
@@ -296,7 +287,7 @@ func outcomeOf(t *task) pb.Outcome {
 	if _, crashed := t.failed.(*crash); crashed || t.own == nil { //nolint:errorlint // as above
 		return pb.Outcome_OUTCOME_TASK_ERROR
 	}
-	switch cause := context.Cause(t.own.Context); {
+	switch cause := context.Cause(t.own); {
 	case errors.Is(cause, context.Canceled):
 		return pb.Outcome_OUTCOME_CANCELLED
 	case errors.Is(cause, errTimeout), errors.Is(cause, context.DeadlineExceeded):
@@ -322,86 +313,4 @@ func (s *session) goodbye() {
 	s.say(func(h *pb.AttachRequest) { h.Goodbye = &pb.Goodbye{} })
 	s.out.ended = true
 	s.wakeSender()
-}
-
-// taskContext is the context of the tasks of a chunk. It knows whose they are.
-type taskContext struct {
-	context.Context //nolint:containedctx // it is a context
-	session         *session
-	chunk           *chunk
-}
-
-type taskKey struct{}
-
-func (t *taskContext) Value(key any) any {
-	if key == (taskKey{}) {
-		return t
-	}
-	return t.Context.Value(key)
-}
-
-// Info is what a function may know about the task that it runs.
-type Info struct {
-	Worker  string // "POOL-NUMBER"
-	Attempt int    // from 1
-}
-
-// TaskInfo tells about the task that ctx belongs to. False if ctx is not that of a task.
-func TaskInfo(ctx context.Context) (Info, bool) {
-	t, ok := ctx.Value(taskKey{}).(*taskContext)
-	if !ok {
-		return Info{}, false
-	}
-	return Info{Worker: t.session.boot.Worker, Attempt: int(t.chunk.Attempt)}, true
-}
-
-// Output is a stream on which a function sends output while it runs, for callers that have asked for it (client.TaskOutput): 1 for stdout, 2
-// for stderr, others as you like. What is written arrives in order and before the task's outcome. Write blocks while 256 KiB are on their way,
-// and fails when ctx ends or the task has ended. In a context that is not a task's, Write throws everything away.
-func Output(ctx context.Context, stream int) io.Writer {
-	t, ok := ctx.Value(taskKey{}).(*taskContext)
-	if !ok {
-		return io.Discard
-	}
-	return &taskWriter{task: t, offset: t.session.progress.inHand(), ctx: ctx, stream: uint32(stream)}
-}
-
-type taskWriter struct {
-	task   *taskContext
-	offset int
-	ctx    context.Context //nolint:containedctx // of the task, whose part the writer is
-	stream uint32
-}
-
-// maxOutput is the largest piece of output in a message, in bytes.
-const maxOutput = 64 << 10
-
-func (w *taskWriter) Write(b []byte) (n int, err error) {
-	s := w.task.session
-	for n < len(b) {
-		s.mu.Lock()
-		if s.current != w.task.chunk || s.progress.inHand() != w.offset {
-			s.mu.Unlock()
-			return n, errEnded
-		}
-		if s.credit <= 0 {
-			room := s.room
-			s.mu.Unlock()
-			select {
-			case <-room:
-				continue
-			case <-w.ctx.Done():
-				return n, context.Cause(w.ctx)
-			}
-		}
-		piece := b[n:min(n+maxOutput, n+s.credit, len(b))]
-		s.credit -= len(piece)
-		data := append([]byte(nil), piece...)
-		s.say(func(h *pb.AttachRequest) {
-			h.Outputs = append(h.Outputs, &pb.TaskOutput{Chunk: w.task.chunk.ID, Offset: uint32(w.offset), Stream: w.stream, Data: data})
-		})
-		s.mu.Unlock()
-		n += len(piece)
-	}
-	return n, nil
 }

@@ -52,10 +52,9 @@ type chunk struct {
 	items  wire.Items
 	n      int // tasks; those from end on have been given back
 	end    int
-	next   int             // first task that has not been claimed
-	cancel map[int]bool    // tasks that must not be started
-	ctx    context.Context //nolint:containedctx // of its tasks; nil once it is done, for the next one to make another
-	stop   context.CancelCauseFunc
+	next   int          // first task that has not been claimed
+	cancel map[int]bool // tasks that must not be started
+	ctx    *taskContext // of its tasks; nil once it is done, for the next one to make another
 }
 
 // outgoing is what waits for the sender: a head, and outcomes in the progress record.
@@ -177,7 +176,7 @@ func (s *session) serve(ctx context.Context) error {
 	}
 
 	received := make(chan error, 1)
-	go func() { received <- s.receive(life) }() // ends when the stream does
+	go func() { received <- s.receive() }() // ends when the stream does
 	sent := make(chan struct{})
 	go func() { defer close(sent); s.send() }() // ends when out.ended or the stream breaks
 	ran := make(chan struct{})
@@ -281,7 +280,7 @@ func protect(f func() error) error {
 }
 
 // receive takes the daemon's messages in, until there are no more.
-func (s *session) receive(life context.Context) error {
+func (s *session) receive() error {
 	for {
 		m := &wire.AttachResponse{}
 		if err := s.stream.RecvMsg(m); err != nil {
@@ -289,7 +288,7 @@ func (s *session) receive(life context.Context) error {
 		}
 		s.mu.Lock()
 		for i := range m.Chunks {
-			s.add(life, &m.Chunks[i])
+			s.add(&m.Chunks[i])
 		}
 		if h := m.Head; h != nil {
 			s.hear(h)
@@ -303,7 +302,7 @@ func (s *session) receive(life context.Context) error {
 }
 
 // add queues a chunk.
-func (s *session) add(life context.Context, w *wire.Chunk) {
+func (s *session) add(w *wire.Chunk) {
 	c := &chunk{Chunk: *w, n: w.Items.Len()}
 	c.end = c.n
 	c.items = c.Items.Items()
@@ -314,19 +313,7 @@ func (s *session) add(life context.Context, w *wire.Chunk) {
 		s.giveBack(c, 0)
 		return
 	}
-	c.newContext(life)
 	s.queue = append(s.queue, c)
-}
-
-// newContext makes the context of the chunk's next tasks, which ends with the call's deadline.
-func (c *chunk) newContext(life context.Context) {
-	c.ctx, c.stop = context.WithCancelCause(life)
-	if c.DeadlineUnixNS != 0 {
-		var cancel context.CancelFunc
-		c.ctx, cancel = context.WithDeadline(c.ctx, time.Unix(0, c.DeadlineUnixNS))
-		stop := c.stop
-		c.stop = func(cause error) { stop(cause); cancel() }
-	}
 }
 
 // hear takes in what a message says besides work. mu is held.
