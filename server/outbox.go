@@ -15,6 +15,7 @@ const maxBatch = 1 << 20
 type outbox struct {
 	mu     sync.Mutex
 	next   wire.AttachResponse
+	spare  []wire.Chunk // memory of the message before the last one
 	ready  bool // there is something that must not wait
 	closed bool
 	awake  chan struct{} // one slot: ready or closed
@@ -100,8 +101,22 @@ func (o *outbox) take() (m *wire.AttachResponse, closed bool) {
 	m.Chunks = o.next.Chunks[:n:n]
 	o.next.Chunks = o.next.Chunks[n:]
 	if len(o.next.Chunks) == 0 { // else the head waits: it may be about chunks that are still to come
-		m.Head, o.next = o.next.Head, wire.AttachResponse{}
+		m.Head, o.next = o.next.Head, wire.AttachResponse{Chunks: o.spare}
+		o.spare = nil
 		o.ready = false
 	}
 	return m, o.closed
 }
+
+// sent gives back the memory of a message that take has returned and gRPC has encoded.
+func (o *outbox) sent(m *wire.AttachResponse) {
+	clear(m.Chunks)
+	if cap(m.Chunks) <= maxSpare {
+		o.mu.Lock()
+		o.spare = m.Chunks[:0]
+		o.mu.Unlock()
+	}
+}
+
+// maxSpare is how many chunks' memory is kept: more come together seldom.
+const maxSpare = 8192

@@ -209,6 +209,7 @@ func (w *worker) send(stream grpc.ServerStream) {
 			if err := stream.SendMsg(m); err != nil {
 				return
 			}
+			w.out.sent(m)
 		}
 	}
 }

@@ -304,6 +304,15 @@ func list[T uint32 | uint64](dst []T, typ protowire.Type, v uint64, content []by
 	return dst, nil
 }
 
+// extend adds an element to a list, one field of size bytes in a message of total bytes. The others are mostly as long, so that tells how many there will be.
+func extend[T any](s []T, size, total int) []T {
+	var zero T
+	if s == nil {
+		s = make([]T, 0, min(total/size, 1024))
+	}
+	return append(s, zero)
+}
+
 // decode reads a batch and checks it.
 func (b *Batch) decode(buf []byte) error {
 	if err := b.parse(buf); err != nil {

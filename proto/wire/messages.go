@@ -161,7 +161,7 @@ func (m *CallResponse) encode(e *encoder) {
 
 func (m *CallResponse) decode(buf []byte) error {
 	*m = CallResponse{}
-	return fields(buf, func(num protowire.Number, typ protowire.Type, _ uint64, content, _ []byte) (err error) {
+	return fields(buf, func(num protowire.Number, typ protowire.Type, _ uint64, content, raw []byte) (err error) {
 		if typ != protowire.BytesType {
 			return nil
 		}
@@ -169,7 +169,7 @@ func (m *CallResponse) decode(buf []byte) error {
 		case 1:
 			m.Accepted, err = unmarshalNew[pb.CallAccepted](content)
 		case 2:
-			m.Results = append(m.Results, Results{})
+			m.Results = extend(m.Results, len(raw), len(buf))
 			err = m.Results[len(m.Results)-1].decode(content)
 		case 3:
 			var f *pb.Failure
@@ -272,7 +272,7 @@ func (m *AttachRequest) decode(buf []byte) error {
 	var head []byte
 	err := fields(buf, func(num protowire.Number, typ protowire.Type, _ uint64, content, raw []byte) error {
 		if num == 3 && typ == protowire.BytesType {
-			m.Results = append(m.Results, ChunkResults{})
+			m.Results = extend(m.Results, len(raw), len(buf))
 			return m.Results[len(m.Results)-1].decode(content)
 		}
 		head = append(head, raw...)
@@ -349,7 +349,7 @@ func (m *AttachResponse) decode(buf []byte) error {
 	var head []byte
 	err := fields(buf, func(num protowire.Number, typ protowire.Type, _ uint64, content, raw []byte) error {
 		if num == 3 && typ == protowire.BytesType {
-			m.Chunks = append(m.Chunks, Chunk{})
+			m.Chunks = extend(m.Chunks, len(raw), len(buf))
 			return m.Chunks[len(m.Chunks)-1].decode(content)
 		}
 		head = append(head, raw...)
