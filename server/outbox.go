@@ -16,7 +16,7 @@ type outbox struct {
 	mu     sync.Mutex
 	next   wire.AttachResponse
 	spare  []wire.Chunk // memory of the message before the last one
-	ready  bool // there is something that must not wait
+	ready  bool         // there is something that must not wait
 	closed bool
 	awake  chan struct{} // one slot: ready or closed
 }

@@ -41,7 +41,8 @@ type pool struct {
 	lastExit   *pb.WorkerExit
 	terminated bool // by somebody, rather than closed and drained
 	lastCall   sched.CallID
-	procs      sync.WaitGroup // one per process
+	procs      sync.WaitGroup        // one per process
+	heard      []*wire.AttachRequest // messages of workers in this round: what the core hands out leads back to them
 }
 
 // event is something that happened, applied to the pool by its owner.
@@ -130,6 +131,11 @@ func (p *pool) run() {
 			batch[i] = nil
 		}
 		p.perform(p.core.Settle(now))
+		for i, m := range p.heard {
+			spent(m)
+			p.heard[i] = nil
+		}
+		p.heard = p.heard[:0]
 		if p.core.State() == sched.Joined {
 			break
 		}

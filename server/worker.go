@@ -273,6 +273,7 @@ func (w *worker) registered(now time.Time, h *pb.Hello, identity string, welcome
 // said is a message of a registered worker. Tasks given back come before results: the worker may have gone on to another chunk since.
 func (w *worker) said(now time.Time, m *wire.AttachRequest) {
 	core := w.pool.core
+	w.pool.heard = append(w.pool.heard, m)
 	h := m.Head
 	for _, o := range h.GetOutputs() {
 		w.output(o)

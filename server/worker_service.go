@@ -182,7 +182,7 @@ func checkFunctions(list []*pb.Function) error {
 // receive posts what the worker says, one event for a message.
 func (w *worker) receive(stream grpc.ServerStream) error {
 	for {
-		m := &wire.AttachRequest{}
+		m := spentRequests.Get().(*wire.AttachRequest)
 		if err := stream.RecvMsg(m); err != nil {
 			if errors.Is(err, io.EOF) {
 				return nil
@@ -192,6 +192,18 @@ func (w *worker) receive(stream grpc.ServerStream) error {
 		if !w.pool.post(func(now time.Time) { w.said(now, m) }) {
 			return errPoolEnded
 		}
+	}
+}
+
+// spentRequests are messages of workers whose results have been delivered. Their lists are used again: with small chunks a message has thousands.
+var spentRequests = sync.Pool{New: func() any { return new(wire.AttachRequest) }}
+
+// spent gives back the memory of a message when the effects of what it said have been carried out.
+func spent(m *wire.AttachRequest) {
+	clear(m.Results)
+	if cap(m.Results) <= maxSpare {
+		*m = wire.AttachRequest{Results: m.Results[:0]}
+		spentRequests.Put(m)
 	}
 }
 

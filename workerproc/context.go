@@ -12,10 +12,12 @@ import (
 // taskContext is the context of the tasks of a chunk, or of one task that has a timeout. It knows whose it is. Most functions never look at
 // their context, so what it takes to wait for its end is made only when somebody wants to.
 type taskContext struct {
-	session *session
-	chunk   *chunk
-	life    context.Context //nolint:containedctx // its parent
-	timeout time.Time       // of the task; zero: none
+	session  *session
+	life     context.Context //nolint:containedctx // its parent
+	chunk    uint64
+	attempt  uint32
+	deadline int64     // of the call, in nanoseconds since 1970; 0: none
+	timeout  time.Time // of the task; zero: none
 
 	mu     sync.Mutex
 	made   context.Context //nolint:containedctx // what it is made of, if it has been
@@ -45,8 +47,8 @@ func (t *taskContext) make() context.Context {
 	}
 	ctx, stop := context.WithCancelCause(t.life)
 	t.made, t.stop = ctx, stop
-	if d := t.chunk.DeadlineUnixNS; d != 0 {
-		t.within(time.Unix(0, d), nil)
+	if t.deadline != 0 {
+		t.within(time.Unix(0, t.deadline), nil)
 	}
 	if !t.timeout.IsZero() {
 		t.within(t.timeout, errTimeout)
@@ -67,8 +69,8 @@ func (t *taskContext) within(end time.Time, cause error) {
 // Deadline is the earlier of the task's and the call's.
 func (t *taskContext) Deadline() (time.Time, bool) {
 	end, ok := t.timeout, !t.timeout.IsZero()
-	if d := t.chunk.DeadlineUnixNS; d != 0 && (!ok || time.Unix(0, d).Before(end)) {
-		end, ok = time.Unix(0, d), true
+	if d := time.Unix(0, t.deadline); t.deadline != 0 && (!ok || d.Before(end)) {
+		end, ok = d, true
 	}
 	return end, ok
 }
@@ -101,7 +103,7 @@ func TaskInfo(ctx context.Context) (Info, bool) {
 	if !ok {
 		return Info{}, false
 	}
-	return Info{Worker: t.session.boot.Worker, Attempt: int(t.chunk.Attempt)}, true
+	return Info{Worker: t.session.boot.Worker, Attempt: int(t.attempt)}, true
 }
 
 // Output is a stream on which a function sends output while it runs, for callers that have asked for it (client.TaskOutput): 1 for stdout, 2
@@ -129,7 +131,7 @@ func (w *taskWriter) Write(b []byte) (n int, err error) {
 	s := w.task.session
 	for n < len(b) {
 		s.mu.Lock()
-		if s.current != w.task.chunk || s.progress.inHand() != w.offset {
+		if s.current == nil || s.current.ID != w.task.chunk || s.progress.inHand() != w.offset {
 			s.mu.Unlock()
 			return n, errEnded
 		}
@@ -147,7 +149,7 @@ func (w *taskWriter) Write(b []byte) (n int, err error) {
 		s.credit -= len(piece)
 		data := append([]byte(nil), piece...)
 		s.say(func(h *pb.AttachRequest) {
-			h.Outputs = append(h.Outputs, &pb.TaskOutput{Chunk: w.task.chunk.ID, Offset: uint32(w.offset), Stream: w.stream, Data: data})
+			h.Outputs = append(h.Outputs, &pb.TaskOutput{Chunk: w.task.chunk, Offset: uint32(w.offset), Stream: w.stream, Data: data})
 		})
 		s.mu.Unlock()
 		n += len(piece)

@@ -5,12 +5,10 @@ import (
 	"errors"
 	"testing"
 	"time"
-
-	"github.com/procpool/procpool/proto/wire"
 )
 
 func newTaskContext(life context.Context, timeout time.Time, deadline int64) *taskContext {
-	return &taskContext{life: life, timeout: timeout, chunk: &chunk{Chunk: wire.Chunk{DeadlineUnixNS: deadline}}}
+	return &taskContext{life: life, timeout: timeout, deadline: deadline}
 }
 
 func TestAContextThatEndsBeforeAnybodyLooksHasItsCause(t *testing.T) {

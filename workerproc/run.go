@@ -138,11 +138,7 @@ func (s *session) claim(life context.Context, t *task) bool {
 		}
 		c := s.queue[0]
 		if c.next >= c.end {
-			if c.ctx != nil {
-				c.ctx.end(nil)
-			}
-			s.queue[0] = nil
-			s.queue = s.queue[1:]
+			s.dequeue()
 			continue
 		}
 		t.chunk, t.first, t.offset, t.end = c, c.next, c.next, min(c.next+t.stride, c.end)
@@ -160,7 +156,7 @@ func (s *session) claim(life context.Context, t *task) bool {
 			continue
 		}
 		if c.ctx == nil {
-			c.ctx = &taskContext{session: s, chunk: c, life: life}
+			c.ctx = &taskContext{session: s, life: life, chunk: c.ID, attempt: c.Attempt, deadline: c.DeadlineUnixNS}
 			if c.TaskTimeoutNS > 0 {
 				c.ctx.timeout = t.began.Add(time.Duration(c.TaskTimeoutNS))
 			}
@@ -176,6 +172,23 @@ func (s *session) claim(life context.Context, t *task) bool {
 		return true
 	}
 }
+
+// dequeue ends the first chunk, whose tasks have been run or given back. mu is held.
+func (s *session) dequeue() {
+	c := s.queue[0]
+	s.queue[0] = nil
+	s.queue = s.queue[1:]
+	if c.ctx != nil {
+		c.ctx.end(nil)
+	}
+	*c = chunk{}
+	if len(s.spare) < maxSpare {
+		s.spare = append(s.spare, c)
+	}
+}
+
+// maxSpare is how many chunks are kept to be used again.
+const maxSpare = 1024
 
 // hold has the runner come back for the lock after the task in hand, and returns the place of that task in s.current, which must not be nil.
 // The runner first says which task it begins, and then looks whether it is held. So it has begun the task in hand, or will ask before

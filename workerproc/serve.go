@@ -34,6 +34,7 @@ type session struct {
 	work     sync.Cond     // the runner waits here: for chunks, for an acknowledgement, for its end
 	held     atomic.Bool   // the runner must come back for the lock after the task in hand; see hold
 	queue    []*chunk      // received, not ended
+	spare    []*chunk      // to be used again
 	current  *chunk        // the runner has a claim on tasks of this one, which is the first; nil: it has none
 	first    int           // the first task of the claim
 	stopping bool          // no task is started any more
@@ -281,8 +282,8 @@ func protect(f func() error) error {
 
 // receive takes the daemon's messages in, until there are no more.
 func (s *session) receive() error {
+	m := &wire.AttachResponse{}
 	for {
-		m := &wire.AttachResponse{}
 		if err := s.stream.RecvMsg(m); err != nil {
 			return err
 		}
@@ -301,9 +302,13 @@ func (s *session) receive() error {
 	}
 }
 
-// add queues a chunk.
+// add queues a chunk. mu is held.
 func (s *session) add(w *wire.Chunk) {
-	c := &chunk{Chunk: *w, n: w.Items.Len()}
+	c := new(chunk)
+	if n := len(s.spare); n > 0 {
+		c, s.spare = s.spare[n-1], s.spare[:n-1]
+	}
+	c.Chunk, c.n = *w, w.Items.Len()
 	c.end = c.n
 	c.items = c.Items.Items()
 	if int(c.Function) < len(registry.functions) {

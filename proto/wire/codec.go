@@ -307,7 +307,7 @@ func list[T uint32 | uint64](dst []T, typ protowire.Type, v uint64, content []by
 // extend adds an element to a list, one field of size bytes in a message of total bytes. The others are mostly as long, so that tells how many there will be.
 func extend[T any](s []T, size, total int) []T {
 	var zero T
-	if s == nil {
+	if cap(s) == 0 {
 		s = make([]T, 0, min(total/size, 1024))
 	}
 	return append(s, zero)

@@ -268,7 +268,7 @@ func (m *AttachRequest) encode(e *encoder) {
 }
 
 func (m *AttachRequest) decode(buf []byte) error {
-	*m = AttachRequest{}
+	*m = AttachRequest{Results: m.Results[:0]} // its memory is used again
 	var head []byte
 	err := fields(buf, func(num protowire.Number, typ protowire.Type, _ uint64, content, raw []byte) error {
 		if num == 3 && typ == protowire.BytesType {
@@ -345,7 +345,7 @@ func (m *AttachResponse) encode(e *encoder) {
 }
 
 func (m *AttachResponse) decode(buf []byte) error {
-	*m = AttachResponse{}
+	*m = AttachResponse{Chunks: m.Chunks[:0]} // its memory is used again
 	var head []byte
 	err := fields(buf, func(num protowire.Number, typ protowire.Type, _ uint64, content, raw []byte) error {
 		if num == 3 && typ == protowire.BytesType {
