@@ -118,3 +118,30 @@ func TestMappingOfSkippedItems(t *testing.T) {
 		}
 	}
 }
+
+func TestARunOfBitsIsSetOnce(t *testing.T) {
+	t.Parallel()
+	const size = 300
+	for first := range size {
+		for _, n := range []int{0, 1, 2, 63, 64, 65, 128, size - first} {
+			if first+n > size {
+				continue
+			}
+			b := newBitmap(size)
+			if !b.setRun(first, n) {
+				t.Fatalf("%d bits from %d on cannot be set in an empty map", n, first)
+			}
+			for i := range size {
+				if want := i >= first && i < first+n; b.has(i) != want {
+					t.Fatalf("after setting %d bits from %d on, bit %d is %v", n, first, i, b.has(i))
+				}
+			}
+			if n > 0 && (b.setRun(first+n-1, 1) || b.setRun(0, first+1)) {
+				t.Fatalf("bits have been set twice, after %d from %d on", n, first)
+			}
+			if first > 0 && b.has(first-1) {
+				t.Fatalf("a run that was refused has left bit %d", first-1)
+			}
+		}
+	}
+}

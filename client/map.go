@@ -158,8 +158,10 @@ func (m *mapCall[A, R]) receive(ctx context.Context, stream grpc.ClientStream, e
 func (m *mapCall[A, R]) take(r *wire.Results, ours mapping, decode func([]byte) (R, error), end context.CancelCauseFunc) error {
 	it := r.Values.Items()
 	bad := 0
+	// Nearly always: one place after the other. If a place is wrong, each is looked at, and the wrong one named.
+	placed := r.Indexes == nil && len(ours) == 0 && m.placeRun(r.First, r.Values.Len())
 	for k := 0; k < r.Values.Len(); k++ {
-		next, i, err := m.decode(&it, r, k, ours, decode)
+		next, i, err := m.decode(&it, r, k, placed, ours, decode)
 		if k = next; k == r.Values.Len() {
 			break
 		}
@@ -177,21 +179,23 @@ func (m *mapCall[A, R]) take(r *wire.Results, ours mapping, decode func([]byte) 
 }
 
 // decode decodes results from the k-th on until one cannot be used. It returns which one, whose it is and why; an index of -1 if it is nobody's. One
-// recover for all of them: it costs more than decoding a number does.
-func (m *mapCall[A, R]) decode(it *wire.Items, r *wire.Results, k int, ours mapping, decode func([]byte) (R, error)) (next, index int, err error) {
+// recover for all of them: it costs more than decoding a number does. If they are placed, they go one after the other.
+func (m *mapCall[A, R]) decode(it *wire.Items, r *wire.Results, k int, placed bool, ours mapping, decode func([]byte) (R, error)) (next, index int, err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = newPanicError(v)
 		}
 	}()
 	for next = k; it.Next(); next++ {
-		wireIndex := r.First + uint64(next)
-		if r.Indexes != nil {
-			wireIndex = r.Indexes[next]
-		}
-		var ok bool
-		if index, ok = m.place(ours.ours(wireIndex)); !ok {
-			return next, -1, m.notToCome(wireIndex)
+		if index = int(r.First) + next; !placed {
+			wireIndex := r.First + uint64(next)
+			if r.Indexes != nil {
+				wireIndex = r.Indexes[next]
+			}
+			var ok bool
+			if index, ok = m.place(ours.ours(wireIndex)); !ok {
+				return next, -1, m.notToCome(wireIndex)
+			}
 		}
 		if m.results[index], err = decode(it.Item()); err != nil {
 			var zero R
@@ -209,6 +213,12 @@ func (m *mapCall[A, R]) place(index uint64) (int, bool) {
 	}
 	m.seen.set(int(index))
 	return int(index), true
+}
+
+// placeRun is place for n outcomes that follow each other.
+func (m *mapCall[A, R]) placeRun(first uint64, n int) bool {
+	total := uint64(len(m.items))
+	return first <= total && uint64(n) <= total-first && m.seen.setRun(int(first), n)
 }
 
 func (m *mapCall[A, R]) notToCome(index uint64) error {

@@ -189,6 +189,33 @@ func (b bitmap) has(i int) bool { return b[i>>6]&(1<<(i&63)) != 0 }
 
 func (b bitmap) set(i int) { b[i>>6] |= 1 << (i & 63) }
 
+// setRun sets n bits from the first one on, if none of them is set.
+func (b bitmap) setRun(first, n int) bool {
+	mask := func(word int) uint64 { // of the run's bits in a word
+		m := ^uint64(0)
+		if word == first>>6 {
+			m <<= first & 63
+		}
+		if word == (first+n-1)>>6 {
+			m &= ^uint64(0) >> (63 - (first+n-1)&63)
+		}
+		return m
+	}
+	if n == 0 {
+		return true
+	}
+	from, to := first>>6, (first+n-1)>>6
+	for w := from; w <= to; w++ {
+		if b[w]&mask(w) != 0 {
+			return false
+		}
+	}
+	for w := from; w <= to; w++ {
+		b[w] |= mask(w)
+	}
+	return true
+}
+
 // WorkerExit is the end of a worker process.
 type WorkerExit struct {
 	// Worker is its name, "POOL-NUMBER". A number is never used twice in a pool.
