@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 }
 
 // patience is how long anything here may take at most; nothing waits for it to pass.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // procpool is the program with arguments, and its own directory as the current one.
 func procpool(t *testing.T, args ...string) *exec.Cmd {
