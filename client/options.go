@@ -112,6 +112,33 @@ func KillDelay(d time.Duration) PoolOption {
 	return func(c *poolConfig) { c.spec.KillDelay = durationpb.New(d) }
 }
 
+// PeerMatch is which process may register as a worker; see [Peer].
+type PeerMatch int
+
+// How the process that registers must be related to the one that was started.
+const (
+	PeerExact  PeerMatch = iota // it is that very process
+	PeerGroup                   // it is in the process group that the started process leads
+	PeerCgroup                  // it is in the cgroup (version 2) of the started process, which is not the daemon's own
+)
+
+// Peer is which process may register as a worker. Default [PeerExact]: the one that the daemon has started. A wrapper that does not exec the worker but
+// waits for it (sh -c with more than one command, go run, uv run) needs [PeerGroup].
+func Peer(m PeerMatch) PoolOption {
+	return func(c *poolConfig) {
+		switch m {
+		case PeerExact:
+			c.spec.Peer = pb.PeerMatch_PEER_MATCH_EXACT
+		case PeerGroup:
+			c.spec.Peer = pb.PeerMatch_PEER_MATCH_GROUP
+		case PeerCgroup:
+			c.spec.Peer = pb.PeerMatch_PEER_MATCH_CGROUP
+		default:
+			c.errs = append(c.errs, fmt.Errorf("peer match %d: it must be PeerExact, PeerGroup or PeerCgroup", m))
+		}
+	}
+}
+
 // Output is called with each line that workers of an OpenPool pool write to stdout or stderr, one at a time. Default: lines go to this
 // process's stdout and stderr, as those of a print in a Python worker do. Output must not terminate or join the pool; while it blocks, later lines are
 // kept by the daemon, and dropped when they become too many.

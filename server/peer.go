@@ -15,7 +15,10 @@ type peerInfo struct {
 	uid   uint32
 	gid   uint32
 	pid   int32
-	known bool // false: this system does not say
+	known bool   // false: this system does not say
+	inode uint64 // what the kernel calls the process, on the worker socket; 0: it does not say
+
+	visit *visit // on the worker socket: the connection, until it has said who it is
 }
 
 // AuthType names the scheme, for gRPC.
@@ -33,9 +36,15 @@ func peerOf(ctx context.Context) peerInfo {
 
 // unixPeer is the transport credentials of our sockets: nothing is encrypted, and the kernel says who the peer is.
 //
+// A handshake only asks the kernel and never reads, so that it cannot be held up. Each has a goroutine of its own in gRPC; one that fails
+// costs its connection and nothing else.
+//
 // With watch, a connection also ends when the process that made it ends. A forked child that still holds the socket
-// does not keep it alive.
-type unixPeer struct{ watch bool }
+// does not keep it alive. With a porch, it ends when it does not say in time who it is.
+type unixPeer struct {
+	watch bool
+	porch *porch
+}
 
 func (u unixPeer) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	unix, ok := conn.(*net.UnixConn)
@@ -47,10 +56,16 @@ func (u unixPeer) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo
 		return nil, nil, err
 	}
 	info.SecurityLevel = credentials.NoSecurity
-	if u.watch {
+	switch {
+	case u.watch:
 		return watchPeer(unix, info), info, nil
+	case u.porch != nil:
+		info.inode = peerInode(unix)
+		info.visit = u.porch.enter(unix)
+		return info.visit, info, nil
+	default:
+		return conn, info, nil
 	}
-	return conn, info, nil
 }
 
 func (unixPeer) ClientHandshake(context.Context, string, net.Conn) (net.Conn, credentials.AuthInfo, error) {

@@ -1,9 +1,11 @@
 package server
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
+	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -46,6 +48,92 @@ func pidfdOf(conn *net.UnixConn, pid int32) (int, error) {
 		return fd, nil
 	}
 	return unix.PidfdOpen(int(pid), 0)
+}
+
+// pidfsMagic is the type of the file system of pidfds (Linux 6.9). Its inodes are never used for two processes; before, all pidfds had the same one.
+const pidfsMagic = 0x50494446
+
+// pidfsInode is what the kernel calls the process of a pidfd; 0 if this kernel has no name for it.
+func pidfsInode(pidfd int) uint64 {
+	var fs unix.Statfs_t
+	var st unix.Stat_t
+	if pidfd < 0 || unix.Fstatfs(pidfd, &fs) != nil || fs.Type != pidfsMagic || unix.Fstat(pidfd, &st) != nil {
+		return 0
+	}
+	return st.Ino
+}
+
+// peerInode is what the kernel calls the process that connected; 0 if it does not say.
+func peerInode(conn *net.UnixConn) uint64 {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	inode := uint64(0)
+	_ = raw.Control(func(s uintptr) { // else it stays 0
+		if fd, err := unix.GetsockoptInt(int(s), unix.SOL_SOCKET, unix.SO_PEERPIDFD); err == nil {
+			inode = pidfsInode(fd)
+			unix.Close(fd)
+		}
+	})
+	return inode
+}
+
+// sameGroup tells whether the peer is in the process group that the un-reaped process leader leads.
+func sameGroup(peer peerInfo, leader int) bool {
+	return whilePeer(peer, func() bool {
+		group, err := unix.Getpgid(int(peer.pid))
+		return err == nil && group == leader
+	})
+}
+
+// sameCgroup says why the peer is not in the cgroup of the un-reaped process child, or in one below it.
+func sameCgroup(peer peerInfo, child int) error {
+	own, err := cgroupOf(os.Getpid())
+	if err != nil {
+		return err
+	}
+	there, err := cgroupOf(child)
+	if err != nil {
+		return err
+	}
+	if there == own {
+		return fmt.Errorf("the process that was started is in the daemon's own cgroup %s, so that this proves nothing; see procpool doctor", own)
+	}
+	if !whilePeer(peer, func() bool {
+		here, err := cgroupOf(int(peer.pid))
+		return err == nil && (here == there || strings.HasPrefix(here, strings.TrimSuffix(there, "/")+"/"))
+	}) {
+		return fmt.Errorf("the cgroup of the process that was started is %s, and the other one is not in it", there)
+	}
+	return nil
+}
+
+// whilePeer reports what f finds out about the process with the peer's number, if that still is the peer.
+func whilePeer(peer peerInfo, f func() bool) bool {
+	fd, err := unix.PidfdOpen(int(peer.pid), 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	if inode := pidfsInode(fd); inode != peer.inode {
+		return false
+	}
+	return f() && !exited(fd)
+}
+
+// cgroupOf is the cgroup (version 2) of a process, as the daemon sees it.
+func cgroupOf(pid int) (string, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(b)) {
+		if path, ok := strings.CutPrefix(line, "0::"); ok {
+			return strings.TrimSuffix(path, "\n"), nil
+		}
+	}
+	return "", errors.New("this system has no cgroups of version 2")
 }
 
 // watchedConn is a connection that is closed when its peer's process has ended.

@@ -50,6 +50,13 @@ func completeSpec(spec *pb.PoolSpec) *refusal {
 	if spec.Workers == 0 {
 		spec.Workers = uint32(usableCPUs())
 	}
+	switch spec.Peer {
+	case pb.PeerMatch_PEER_MATCH_UNSPECIFIED:
+		spec.Peer = pb.PeerMatch_PEER_MATCH_EXACT
+	case pb.PeerMatch_PEER_MATCH_EXACT, pb.PeerMatch_PEER_MATCH_GROUP, pb.PeerMatch_PEER_MATCH_CGROUP:
+	default:
+		return badRequest("spec.peer is %d; it must be exact, group or cgroup", spec.Peer)
+	}
 	for _, d := range []struct {
 		name string
 		d    **durationpb.Duration

@@ -97,8 +97,9 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.apiServer = grpc.NewServer(append(slices.Clone(common),
 		grpc.Creds(unixPeer{watch: !cfg.Embedded}), grpc.InitialWindowSize(256<<10), grpc.InitialConnWindowSize(16<<20))...)
+	porch := &porch{room: porchRoom, patience: porchPatience, expected: s.expected.count}
 	s.workerServer = grpc.NewServer(append(slices.Clone(common),
-		grpc.Creds(unixPeer{}), grpc.InitialWindowSize(1<<20), grpc.InitialConnWindowSize(16<<20))...)
+		grpc.Creds(unixPeer{porch: porch}), grpc.InitialWindowSize(1<<20), grpc.InitialConnWindowSize(16<<20))...)
 	s.health = health.NewServer()
 	pb.RegisterPoolServiceServer(s.apiServer, &poolService{server: s})
 	healthpb.RegisterHealthServer(s.apiServer, s.health)

@@ -12,7 +12,7 @@ import (
 	"github.com/procpool/procpool/workerproc"
 )
 
-// worker is what the pool keeps of a worker process. Its fields are owned by the pool's owner, but for out and attached.
+// worker is what the pool keeps of a worker process. Its fields are owned by the pool's owner, but for child, born, out and attached.
 type worker struct {
 	id         sched.WorkerID
 	name       string // "POOL-NUMBER"
@@ -20,6 +20,8 @@ type worker struct {
 	token      [32]byte
 	started    time.Time
 	proc       process       // nil until the process has been started, and when that failed
+	child      process       // the same, for those who wait for born; never changed after
+	born       chan struct{} // closed when child is there. It never is when the process could not be started
 	identity   string        // how surely the one that said Hello is the one that was started
 	out        outbox        // to the Attach stream
 	attached   chan struct{} // closed when the Attach stream has been read to its end, or will never come
@@ -36,11 +38,15 @@ type process interface {
 	Kill()      // SIGKILL to its group
 	Wait() workerproc.Exit
 	Progress() (workerproc.Progress, bool)
+	Hold(f func(pid, pidfd int)) bool // see workerproc.Process.Hold
 }
 
 // spawn starts a worker process. Forking takes a while, so it is not done here but by the goroutine that then waits for the process.
 func (p *pool) spawn(id sched.WorkerID) {
-	w := &worker{id: id, name: fmt.Sprintf("%s-%d", p.name, id), pool: p, started: time.Now(), attached: make(chan struct{})}
+	w := &worker{
+		id: id, name: fmt.Sprintf("%s-%d", p.name, id), pool: p, started: time.Now(),
+		born: make(chan struct{}), attached: make(chan struct{}),
+	}
 	w.out.init()
 	if _, err := rand.Read(w.token[:]); err != nil {
 		panic(err) // crypto/rand never fails on a system that runs
@@ -60,6 +66,8 @@ func (w *worker) live() {
 		p.post(func(now time.Time) { w.gone(now, sched.Exit{Kind: sched.ExitAbnormal, Why: exit}, exit) })
 		return
 	}
+	w.child = proc
+	close(w.born)
 	p.post(func(now time.Time) {
 		w.proc = proc
 		p.core.Spawned(now, w.id)
@@ -118,20 +126,32 @@ func (w *worker) reason(exit workerproc.Exit) string {
 	if w.refused != "" {
 		return w.refused
 	}
-	if text, ok := killReasons[w.killed]; ok {
+	if text := w.killReason(); text != "" {
 		return text + ": " + how
 	}
 	return how
 }
 
+// killReason says in one line why the daemon signals or kills a worker.
+func (w *worker) killReason() string {
+	spec := w.pool.spec
+	switch w.killed {
+	case sched.NeverRegistered:
+		return fmt.Sprintf("it did not say Hello within the start timeout of %v", spec.StartTimeout.AsDuration())
+	case sched.NeverReady:
+		return fmt.Sprintf("its init function did not return within the ready timeout of %v", spec.ReadyTimeout.AsDuration())
+	case sched.IgnoredStop:
+		return fmt.Sprintf("it did not stop within the grace of %v when asked to", spec.CancelGrace.AsDuration())
+	default:
+		return killReasons[w.killed]
+	}
+}
+
 var killReasons = map[sched.Reason]string{
-	sched.NeverRegistered: "it did not say Hello within the start timeout",
-	sched.NeverReady:      "its init function did not return within the ready timeout",
-	sched.IgnoredStop:     "it did not stop when asked to",
-	sched.TaskTimedOut:    "a task ran into its timeout and did not return",
-	sched.CallCancelled:   "a task was cancelled and did not return",
-	sched.PoolTerminated:  "the pool was terminated",
-	sched.Stopping:        "the daemon is stopping",
+	sched.TaskTimedOut:   "a task ran into its timeout and did not return",
+	sched.CallCancelled:  "a task was cancelled and did not return",
+	sched.PoolTerminated: "the pool was terminated",
+	sched.Stopping:       "the daemon is stopping",
 }
 
 // describeExit is a WorkerExit in one line for a person.
@@ -221,7 +241,7 @@ func (w *worker) stop() {
 func (w *worker) signal(why sched.Reason) {
 	w.killed = why
 	if w.proc != nil {
-		w.pool.log.Info("SIGTERM to worker", "worker", w.name, "pid", w.proc.Pid(), "reason", killReasons[why])
+		w.pool.log.Info("SIGTERM to worker", "worker", w.name, "pid", w.proc.Pid(), "reason", w.killReason())
 		w.proc.Terminate()
 	}
 }
@@ -232,7 +252,7 @@ func (w *worker) kill(why sched.Reason, detail any) {
 		w.refused = fmt.Sprintf("it broke the worker protocol: %v", detail)
 	}
 	if w.proc != nil {
-		w.pool.log.Debug("SIGKILL to worker", "worker", w.name, "pid", w.proc.Pid(), "reason", killReasons[why])
+		w.pool.log.Debug("SIGKILL to worker", "worker", w.name, "pid", w.proc.Pid(), "reason", w.killReason())
 		w.proc.Kill()
 	}
 }

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -30,6 +29,12 @@ const outputWindow = 256 << 10
 type expected struct {
 	mu      sync.Mutex
 	workers map[[32]byte]*worker
+}
+
+func (e *expected) count() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.workers)
 }
 
 func (s *Server) expect(w *worker) {
@@ -69,7 +74,10 @@ func (ws *workerService) Attach(stream grpc.BidiStreamingServer[pb.AttachRequest
 		return sayRefused(stream, "the token is wrong or has been used: a worker attaches once, with the token from its bootstrap frame")
 	}
 	defer close(w.attached)
-	identity, err := identify(stream.Context(), w, ws.server.cfg.InProcess)
+	if v := peerOf(stream.Context()).visit; v != nil {
+		v.admit()
+	}
+	identity, err := w.identify(stream.Context())
 	if err != nil {
 		return ws.turnAway(stream, w, err.Error())
 	}
@@ -146,20 +154,8 @@ func sayRefused(stream grpc.ServerStream, why string) error {
 // turnAway refuses a worker that did start here. It will not get better by trying again.
 func (ws *workerService) turnAway(stream grpc.ServerStream, w *worker, why string) error {
 	w.pool.post(func(time.Time) { w.refused, w.turnedAway = why, true })
+	time.AfterFunc(streamGrace, func() { w.pool.post(w.outlived) }) // a wrapper may not end with its worker
 	return sayRefused(stream, why)
-}
-
-// identify compares the process at the other end with the one that was started. The child has not been reaped while its
-// worker lives, so its number cannot have been given to another process.
-func identify(ctx context.Context, w *worker, inProcess bool) (string, error) {
-	peer := peerOf(ctx)
-	if inProcess || !peer.known {
-		return "token", nil
-	}
-	if want := ownUID(); peer.uid != want {
-		return "", fmt.Errorf("the worker runs as uid %d, but was started as uid %d", peer.uid, want)
-	}
-	return "token+uid", nil
 }
 
 // checkFunctions looks at what a worker says it can do.

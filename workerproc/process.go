@@ -233,6 +233,20 @@ func interpreter(path string) string {
 // Pid is the process's number, and that of its group.
 func (p *Process) Pid() int { return p.proc.Pid }
 
+// Hold calls f unless the process has been reaped, and it is not reaped meanwhile: nobody else can get its number, nor that of its group.
+// pidfd is a descriptor for the process until f returns; -1 where the system has none. It reports whether f was called.
+func (p *Process) Hold(f func(pid, pidfd int)) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.reaped {
+		return false
+	}
+	if p.proc.WithHandle(func(handle uintptr) { f(p.proc.Pid, int(handle)) }) != nil {
+		f(p.proc.Pid, -1)
+	}
+	return true
+}
+
 // Terminate sends SIGTERM to the process and its group.
 func (p *Process) Terminate() { p.signal(syscall.SIGTERM) }
 

@@ -22,6 +22,7 @@ import (
 
 func newCreateCommand(g *globals) *cobra.Command {
 	var workers int
+	var peer string
 	cmd := &cobra.Command{
 		Use:   "create NAME [flags] -- PROGRAM [ARG...]",
 		Short: "Make a pool that lives until it is closed or terminated",
@@ -41,14 +42,22 @@ them; "procpool pools" shows whether they come up.`,
 			return nil
 		},
 		RunE: withClient(g, func(ctx context.Context, c *client.Client, args []string) error {
-			_, err := c.CreatePool(ctx, args[0], client.Workers(workers), client.Program(args[1], args[2:]...))
+			match, ok := peerMatches[peer]
+			if !ok {
+				return fmt.Errorf("--peer %s: it is exact, group or cgroup", peer)
+			}
+			_, err := c.CreatePool(ctx, args[0], client.Workers(workers), client.Peer(match), client.Program(args[1], args[2:]...))
 			return err
 		}),
 		DisableFlagsInUseLine: true,
 	}
 	cmd.Flags().IntVarP(&workers, "workers", "j", 0, "number of workers (default: usable CPUs)")
+	cmd.Flags().StringVar(&peer, "peer", "exact", "which process may register as a worker: exact, the one that was started; group, one of its process group,\n"+
+		"for wrappers that wait for it (go run, uv run); cgroup, one of its cgroup")
 	return cmd
 }
+
+var peerMatches = map[string]client.PeerMatch{"exact": client.PeerExact, "group": client.PeerGroup, "cgroup": client.PeerCgroup}
 
 // withClient is a command's function that talks to the daemon.
 func withClient(g *globals, f func(ctx context.Context, c *client.Client, args []string) error) func(*cobra.Command, []string) error {

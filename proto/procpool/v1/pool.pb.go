@@ -26,6 +26,64 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// PeerMatch is how the process that says Hello must be related to the one that the daemon started. A wrapper that stays between the two
+// (sh -c, go run, uv run) makes them different processes.
+type PeerMatch int32
+
+const (
+	// The default.
+	PeerMatch_PEER_MATCH_UNSPECIFIED PeerMatch = 0
+	// It must be that very process.
+	PeerMatch_PEER_MATCH_EXACT PeerMatch = 1
+	// It must be in the process group that the started process leads.
+	PeerMatch_PEER_MATCH_GROUP PeerMatch = 2
+	// It must be in the cgroup (version 2) of the started process, which must not be the daemon's own.
+	PeerMatch_PEER_MATCH_CGROUP PeerMatch = 3
+)
+
+// Enum value maps for PeerMatch.
+var (
+	PeerMatch_name = map[int32]string{
+		0: "PEER_MATCH_UNSPECIFIED",
+		1: "PEER_MATCH_EXACT",
+		2: "PEER_MATCH_GROUP",
+		3: "PEER_MATCH_CGROUP",
+	}
+	PeerMatch_value = map[string]int32{
+		"PEER_MATCH_UNSPECIFIED": 0,
+		"PEER_MATCH_EXACT":       1,
+		"PEER_MATCH_GROUP":       2,
+		"PEER_MATCH_CGROUP":      3,
+	}
+)
+
+func (x PeerMatch) Enum() *PeerMatch {
+	p := new(PeerMatch)
+	*p = x
+	return p
+}
+
+func (x PeerMatch) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PeerMatch) Descriptor() protoreflect.EnumDescriptor {
+	return file_procpool_v1_pool_proto_enumTypes[0].Descriptor()
+}
+
+func (PeerMatch) Type() protoreflect.EnumType {
+	return &file_procpool_v1_pool_proto_enumTypes[0]
+}
+
+func (x PeerMatch) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PeerMatch.Descriptor instead.
+func (PeerMatch) EnumDescriptor() ([]byte, []int) {
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{0}
+}
+
 // PoolState is where a pool is in its life.
 type PoolState int32
 
@@ -75,11 +133,11 @@ func (x PoolState) String() string {
 }
 
 func (PoolState) Descriptor() protoreflect.EnumDescriptor {
-	return file_procpool_v1_pool_proto_enumTypes[0].Descriptor()
+	return file_procpool_v1_pool_proto_enumTypes[1].Descriptor()
 }
 
 func (PoolState) Type() protoreflect.EnumType {
-	return &file_procpool_v1_pool_proto_enumTypes[0]
+	return &file_procpool_v1_pool_proto_enumTypes[1]
 }
 
 func (x PoolState) Number() protoreflect.EnumNumber {
@@ -88,7 +146,7 @@ func (x PoolState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PoolState.Descriptor instead.
 func (PoolState) EnumDescriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{0}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{1}
 }
 
 // WorkerState is what a worker does.
@@ -136,11 +194,11 @@ func (x WorkerState) String() string {
 }
 
 func (WorkerState) Descriptor() protoreflect.EnumDescriptor {
-	return file_procpool_v1_pool_proto_enumTypes[1].Descriptor()
+	return file_procpool_v1_pool_proto_enumTypes[2].Descriptor()
 }
 
 func (WorkerState) Type() protoreflect.EnumType {
-	return &file_procpool_v1_pool_proto_enumTypes[1]
+	return &file_procpool_v1_pool_proto_enumTypes[2]
 }
 
 func (x WorkerState) Number() protoreflect.EnumNumber {
@@ -149,7 +207,7 @@ func (x WorkerState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use WorkerState.Descriptor instead.
 func (WorkerState) EnumDescriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{1}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{2}
 }
 
 // PoolSpec is what a pool is made of. The client sends it.
@@ -171,7 +229,9 @@ type PoolSpec struct {
 	// How long a cancelled task has to return before its process group gets SIGTERM. Default 5 s.
 	CancelGrace *durationpb.Duration `protobuf:"bytes,7,opt,name=cancel_grace,json=cancelGrace,proto3" json:"cancel_grace,omitempty"`
 	// How long after SIGTERM comes SIGKILL. Default 2 s.
-	KillDelay     *durationpb.Duration `protobuf:"bytes,8,opt,name=kill_delay,json=killDelay,proto3" json:"kill_delay,omitempty"`
+	KillDelay *durationpb.Duration `protobuf:"bytes,8,opt,name=kill_delay,json=killDelay,proto3" json:"kill_delay,omitempty"`
+	// Which process may say Hello for a worker. Default PEER_MATCH_EXACT. A worker that does not match is a boot failure.
+	Peer          PeerMatch `protobuf:"varint,17,opt,name=peer,proto3,enum=procpool.v1.PeerMatch" json:"peer,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -260,6 +320,13 @@ func (x *PoolSpec) GetKillDelay() *durationpb.Duration {
 		return x.KillDelay
 	}
 	return nil
+}
+
+func (x *PoolSpec) GetPeer() PeerMatch {
+	if x != nil {
+		return x.Peer
+	}
+	return PeerMatch_PEER_MATCH_UNSPECIFIED
 }
 
 // Program is an executable with what it needs to start.
@@ -624,7 +691,9 @@ type Worker struct {
 	Index   uint64                 `protobuf:"varint,8,opt,name=index,proto3" json:"index,omitempty"`
 	Attempt uint32                 `protobuf:"varint,9,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	Since   *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=since,proto3" json:"since,omitempty"`
-	// How surely it is the process that was started: "token", "token+uid", "token+uid+pid". Empty before Hello.
+	// How surely it is the process that was started. All have presented its token. "token": no more than that; "token+uid": and has the daemon's user;
+	// "token+uid+pid": and the process id of the child that has not been reaped; "token+uid+pidfd": and the kernel says that it is that
+	// process; "token+uid+group", "token+uid+cgroup": and is related to it as PoolSpec.peer asks. Empty before Hello.
 	Identity      string `protobuf:"bytes,11,opt,name=identity,proto3" json:"identity,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2650,7 +2719,7 @@ var File_procpool_v1_pool_proto protoreflect.FileDescriptor
 
 const file_procpool_v1_pool_proto_rawDesc = "" +
 	"\n" +
-	"\x16procpool/v1/pool.proto\x12\vprocpool.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19procpool/v1/payload.proto\"\x85\x03\n" +
+	"\x16procpool/v1/pool.proto\x12\vprocpool.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19procpool/v1/payload.proto\"\xb1\x03\n" +
 	"\bPoolSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12.\n" +
 	"\aprogram\x18\x02 \x01(\v2\x14.procpool.v1.ProgramR\aprogram\x12\x18\n" +
@@ -2660,7 +2729,8 @@ const file_procpool_v1_pool_proto_rawDesc = "" +
 	"\rready_timeout\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\freadyTimeout\x12<\n" +
 	"\fcancel_grace\x18\a \x01(\v2\x19.google.protobuf.DurationR\vcancelGrace\x128\n" +
 	"\n" +
-	"kill_delay\x18\b \x01(\v2\x19.google.protobuf.DurationR\tkillDelay\"\xe0\x01\n" +
+	"kill_delay\x18\b \x01(\v2\x19.google.protobuf.DurationR\tkillDelay\x12*\n" +
+	"\x04peer\x18\x11 \x01(\x0e2\x16.procpool.v1.PeerMatchR\x04peer\"\xe0\x01\n" +
 	"\aProgram\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
 	"\x04args\x18\x02 \x03(\tR\x04args\x12\x10\n" +
@@ -2837,7 +2907,12 @@ const file_procpool_v1_pool_proto_rawDesc = "" +
 	"\x10JoinPoolResponse\"*\n" +
 	"\x14TerminatePoolRequest\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\"\x17\n" +
-	"\x15TerminatePoolResponse*\x9e\x01\n" +
+	"\x15TerminatePoolResponse*j\n" +
+	"\tPeerMatch\x12\x1a\n" +
+	"\x16PEER_MATCH_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10PEER_MATCH_EXACT\x10\x01\x12\x14\n" +
+	"\x10PEER_MATCH_GROUP\x10\x02\x12\x15\n" +
+	"\x11PEER_MATCH_CGROUP\x10\x03*\x9e\x01\n" +
 	"\tPoolState\x12\x1a\n" +
 	"\x16POOL_STATE_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fPOOL_STATE_OPEN\x10\x01\x12\x17\n" +
@@ -2880,137 +2955,139 @@ func file_procpool_v1_pool_proto_rawDescGZIP() []byte {
 	return file_procpool_v1_pool_proto_rawDescData
 }
 
-var file_procpool_v1_pool_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_procpool_v1_pool_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
 var file_procpool_v1_pool_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_procpool_v1_pool_proto_goTypes = []any{
-	(PoolState)(0),                // 0: procpool.v1.PoolState
-	(WorkerState)(0),              // 1: procpool.v1.WorkerState
-	(*PoolSpec)(nil),              // 2: procpool.v1.PoolSpec
-	(*Program)(nil),               // 3: procpool.v1.Program
-	(*Pool)(nil),                  // 4: procpool.v1.Pool
-	(*PoolFunction)(nil),          // 5: procpool.v1.PoolFunction
-	(*Worker)(nil),                // 6: procpool.v1.Worker
-	(*Call)(nil),                  // 7: procpool.v1.Call
-	(*CreatePoolRequest)(nil),     // 8: procpool.v1.CreatePoolRequest
-	(*CreatePoolResponse)(nil),    // 9: procpool.v1.CreatePoolResponse
-	(*OpenPoolRequest)(nil),       // 10: procpool.v1.OpenPoolRequest
-	(*OpenPoolResponse)(nil),      // 11: procpool.v1.OpenPoolResponse
-	(*WorkerOutput)(nil),          // 12: procpool.v1.WorkerOutput
-	(*GetPoolRequest)(nil),        // 13: procpool.v1.GetPoolRequest
-	(*GetPoolResponse)(nil),       // 14: procpool.v1.GetPoolResponse
-	(*ListPoolsRequest)(nil),      // 15: procpool.v1.ListPoolsRequest
-	(*ListPoolsResponse)(nil),     // 16: procpool.v1.ListPoolsResponse
-	(*ListWorkersRequest)(nil),    // 17: procpool.v1.ListWorkersRequest
-	(*ListWorkersResponse)(nil),   // 18: procpool.v1.ListWorkersResponse
-	(*ListCallsRequest)(nil),      // 19: procpool.v1.ListCallsRequest
-	(*ListCallsResponse)(nil),     // 20: procpool.v1.ListCallsResponse
-	(*MapRequest)(nil),            // 21: procpool.v1.MapRequest
-	(*MapResponse)(nil),           // 22: procpool.v1.MapResponse
-	(*CallAccepted)(nil),          // 23: procpool.v1.CallAccepted
-	(*ApplyAsyncRequest)(nil),     // 24: procpool.v1.ApplyAsyncRequest
-	(*ApplyAsyncResponse)(nil),    // 25: procpool.v1.ApplyAsyncResponse
-	(*ApplyRequest)(nil),          // 26: procpool.v1.ApplyRequest
-	(*ApplyResponse)(nil),         // 27: procpool.v1.ApplyResponse
-	(*CancelRequest)(nil),         // 28: procpool.v1.CancelRequest
-	(*CancelResponse)(nil),        // 29: procpool.v1.CancelResponse
-	(*ClosePoolRequest)(nil),      // 30: procpool.v1.ClosePoolRequest
-	(*ClosePoolResponse)(nil),     // 31: procpool.v1.ClosePoolResponse
-	(*JoinPoolRequest)(nil),       // 32: procpool.v1.JoinPoolRequest
-	(*JoinPoolResponse)(nil),      // 33: procpool.v1.JoinPoolResponse
-	(*TerminatePoolRequest)(nil),  // 34: procpool.v1.TerminatePoolRequest
-	(*TerminatePoolResponse)(nil), // 35: procpool.v1.TerminatePoolResponse
-	(*durationpb.Duration)(nil),   // 36: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 37: google.protobuf.Timestamp
-	(*WorkerExit)(nil),            // 38: procpool.v1.WorkerExit
-	(Outcome)(0),                  // 39: procpool.v1.Outcome
-	(*Batch)(nil),                 // 40: procpool.v1.Batch
-	(*structpb.ListValue)(nil),    // 41: google.protobuf.ListValue
-	(*Results)(nil),               // 42: procpool.v1.Results
-	(*Failure)(nil),               // 43: procpool.v1.Failure
-	(*TaskOutput)(nil),            // 44: procpool.v1.TaskOutput
-	(*structpb.Value)(nil),        // 45: google.protobuf.Value
+	(PeerMatch)(0),                // 0: procpool.v1.PeerMatch
+	(PoolState)(0),                // 1: procpool.v1.PoolState
+	(WorkerState)(0),              // 2: procpool.v1.WorkerState
+	(*PoolSpec)(nil),              // 3: procpool.v1.PoolSpec
+	(*Program)(nil),               // 4: procpool.v1.Program
+	(*Pool)(nil),                  // 5: procpool.v1.Pool
+	(*PoolFunction)(nil),          // 6: procpool.v1.PoolFunction
+	(*Worker)(nil),                // 7: procpool.v1.Worker
+	(*Call)(nil),                  // 8: procpool.v1.Call
+	(*CreatePoolRequest)(nil),     // 9: procpool.v1.CreatePoolRequest
+	(*CreatePoolResponse)(nil),    // 10: procpool.v1.CreatePoolResponse
+	(*OpenPoolRequest)(nil),       // 11: procpool.v1.OpenPoolRequest
+	(*OpenPoolResponse)(nil),      // 12: procpool.v1.OpenPoolResponse
+	(*WorkerOutput)(nil),          // 13: procpool.v1.WorkerOutput
+	(*GetPoolRequest)(nil),        // 14: procpool.v1.GetPoolRequest
+	(*GetPoolResponse)(nil),       // 15: procpool.v1.GetPoolResponse
+	(*ListPoolsRequest)(nil),      // 16: procpool.v1.ListPoolsRequest
+	(*ListPoolsResponse)(nil),     // 17: procpool.v1.ListPoolsResponse
+	(*ListWorkersRequest)(nil),    // 18: procpool.v1.ListWorkersRequest
+	(*ListWorkersResponse)(nil),   // 19: procpool.v1.ListWorkersResponse
+	(*ListCallsRequest)(nil),      // 20: procpool.v1.ListCallsRequest
+	(*ListCallsResponse)(nil),     // 21: procpool.v1.ListCallsResponse
+	(*MapRequest)(nil),            // 22: procpool.v1.MapRequest
+	(*MapResponse)(nil),           // 23: procpool.v1.MapResponse
+	(*CallAccepted)(nil),          // 24: procpool.v1.CallAccepted
+	(*ApplyAsyncRequest)(nil),     // 25: procpool.v1.ApplyAsyncRequest
+	(*ApplyAsyncResponse)(nil),    // 26: procpool.v1.ApplyAsyncResponse
+	(*ApplyRequest)(nil),          // 27: procpool.v1.ApplyRequest
+	(*ApplyResponse)(nil),         // 28: procpool.v1.ApplyResponse
+	(*CancelRequest)(nil),         // 29: procpool.v1.CancelRequest
+	(*CancelResponse)(nil),        // 30: procpool.v1.CancelResponse
+	(*ClosePoolRequest)(nil),      // 31: procpool.v1.ClosePoolRequest
+	(*ClosePoolResponse)(nil),     // 32: procpool.v1.ClosePoolResponse
+	(*JoinPoolRequest)(nil),       // 33: procpool.v1.JoinPoolRequest
+	(*JoinPoolResponse)(nil),      // 34: procpool.v1.JoinPoolResponse
+	(*TerminatePoolRequest)(nil),  // 35: procpool.v1.TerminatePoolRequest
+	(*TerminatePoolResponse)(nil), // 36: procpool.v1.TerminatePoolResponse
+	(*durationpb.Duration)(nil),   // 37: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 38: google.protobuf.Timestamp
+	(*WorkerExit)(nil),            // 39: procpool.v1.WorkerExit
+	(Outcome)(0),                  // 40: procpool.v1.Outcome
+	(*Batch)(nil),                 // 41: procpool.v1.Batch
+	(*structpb.ListValue)(nil),    // 42: google.protobuf.ListValue
+	(*Results)(nil),               // 43: procpool.v1.Results
+	(*Failure)(nil),               // 44: procpool.v1.Failure
+	(*TaskOutput)(nil),            // 45: procpool.v1.TaskOutput
+	(*structpb.Value)(nil),        // 46: google.protobuf.Value
 }
 var file_procpool_v1_pool_proto_depIdxs = []int32{
-	3,  // 0: procpool.v1.PoolSpec.program:type_name -> procpool.v1.Program
-	36, // 1: procpool.v1.PoolSpec.start_timeout:type_name -> google.protobuf.Duration
-	36, // 2: procpool.v1.PoolSpec.ready_timeout:type_name -> google.protobuf.Duration
-	36, // 3: procpool.v1.PoolSpec.cancel_grace:type_name -> google.protobuf.Duration
-	36, // 4: procpool.v1.PoolSpec.kill_delay:type_name -> google.protobuf.Duration
-	0,  // 5: procpool.v1.Pool.state:type_name -> procpool.v1.PoolState
-	5,  // 6: procpool.v1.Pool.functions:type_name -> procpool.v1.PoolFunction
-	37, // 7: procpool.v1.Pool.created:type_name -> google.protobuf.Timestamp
-	38, // 8: procpool.v1.Pool.last_exit:type_name -> procpool.v1.WorkerExit
-	1,  // 9: procpool.v1.Worker.state:type_name -> procpool.v1.WorkerState
-	37, // 10: procpool.v1.Worker.started:type_name -> google.protobuf.Timestamp
-	37, // 11: procpool.v1.Worker.since:type_name -> google.protobuf.Timestamp
-	37, // 12: procpool.v1.Call.started:type_name -> google.protobuf.Timestamp
-	37, // 13: procpool.v1.Call.oldest_since:type_name -> google.protobuf.Timestamp
-	2,  // 14: procpool.v1.CreatePoolRequest.spec:type_name -> procpool.v1.PoolSpec
-	4,  // 15: procpool.v1.CreatePoolResponse.pool:type_name -> procpool.v1.Pool
-	2,  // 16: procpool.v1.OpenPoolRequest.spec:type_name -> procpool.v1.PoolSpec
-	4,  // 17: procpool.v1.OpenPoolResponse.opened:type_name -> procpool.v1.Pool
-	12, // 18: procpool.v1.OpenPoolResponse.outputs:type_name -> procpool.v1.WorkerOutput
-	38, // 19: procpool.v1.OpenPoolResponse.exits:type_name -> procpool.v1.WorkerExit
-	0,  // 20: procpool.v1.OpenPoolResponse.state:type_name -> procpool.v1.PoolState
-	4,  // 21: procpool.v1.GetPoolResponse.pool:type_name -> procpool.v1.Pool
-	4,  // 22: procpool.v1.ListPoolsResponse.pools:type_name -> procpool.v1.Pool
-	6,  // 23: procpool.v1.ListWorkersResponse.workers:type_name -> procpool.v1.Worker
-	7,  // 24: procpool.v1.ListCallsResponse.calls:type_name -> procpool.v1.Call
-	36, // 25: procpool.v1.MapRequest.task_timeout:type_name -> google.protobuf.Duration
-	36, // 26: procpool.v1.MapRequest.queue_timeout:type_name -> google.protobuf.Duration
-	39, // 27: procpool.v1.MapRequest.retry_on:type_name -> procpool.v1.Outcome
-	40, // 28: procpool.v1.MapRequest.items:type_name -> procpool.v1.Batch
-	41, // 29: procpool.v1.MapRequest.json:type_name -> google.protobuf.ListValue
-	23, // 30: procpool.v1.MapResponse.accepted:type_name -> procpool.v1.CallAccepted
-	42, // 31: procpool.v1.MapResponse.results:type_name -> procpool.v1.Results
-	43, // 32: procpool.v1.MapResponse.failures:type_name -> procpool.v1.Failure
-	44, // 33: procpool.v1.MapResponse.outputs:type_name -> procpool.v1.TaskOutput
-	36, // 34: procpool.v1.ApplyAsyncRequest.task_timeout:type_name -> google.protobuf.Duration
-	36, // 35: procpool.v1.ApplyAsyncRequest.queue_timeout:type_name -> google.protobuf.Duration
-	39, // 36: procpool.v1.ApplyAsyncRequest.retry_on:type_name -> procpool.v1.Outcome
-	40, // 37: procpool.v1.ApplyAsyncRequest.items:type_name -> procpool.v1.Batch
-	41, // 38: procpool.v1.ApplyAsyncRequest.json:type_name -> google.protobuf.ListValue
-	23, // 39: procpool.v1.ApplyAsyncResponse.accepted:type_name -> procpool.v1.CallAccepted
-	42, // 40: procpool.v1.ApplyAsyncResponse.results:type_name -> procpool.v1.Results
-	43, // 41: procpool.v1.ApplyAsyncResponse.failures:type_name -> procpool.v1.Failure
-	44, // 42: procpool.v1.ApplyAsyncResponse.outputs:type_name -> procpool.v1.TaskOutput
-	36, // 43: procpool.v1.ApplyRequest.task_timeout:type_name -> google.protobuf.Duration
-	36, // 44: procpool.v1.ApplyRequest.queue_timeout:type_name -> google.protobuf.Duration
-	39, // 45: procpool.v1.ApplyRequest.retry_on:type_name -> procpool.v1.Outcome
-	45, // 46: procpool.v1.ApplyRequest.json:type_name -> google.protobuf.Value
-	45, // 47: procpool.v1.ApplyResponse.json:type_name -> google.protobuf.Value
-	43, // 48: procpool.v1.ApplyResponse.failure:type_name -> procpool.v1.Failure
-	8,  // 49: procpool.v1.PoolService.CreatePool:input_type -> procpool.v1.CreatePoolRequest
-	10, // 50: procpool.v1.PoolService.OpenPool:input_type -> procpool.v1.OpenPoolRequest
-	13, // 51: procpool.v1.PoolService.GetPool:input_type -> procpool.v1.GetPoolRequest
-	15, // 52: procpool.v1.PoolService.ListPools:input_type -> procpool.v1.ListPoolsRequest
-	17, // 53: procpool.v1.PoolService.ListWorkers:input_type -> procpool.v1.ListWorkersRequest
-	19, // 54: procpool.v1.PoolService.ListCalls:input_type -> procpool.v1.ListCallsRequest
-	21, // 55: procpool.v1.PoolService.Map:input_type -> procpool.v1.MapRequest
-	24, // 56: procpool.v1.PoolService.ApplyAsync:input_type -> procpool.v1.ApplyAsyncRequest
-	26, // 57: procpool.v1.PoolService.Apply:input_type -> procpool.v1.ApplyRequest
-	28, // 58: procpool.v1.PoolService.Cancel:input_type -> procpool.v1.CancelRequest
-	30, // 59: procpool.v1.PoolService.ClosePool:input_type -> procpool.v1.ClosePoolRequest
-	32, // 60: procpool.v1.PoolService.JoinPool:input_type -> procpool.v1.JoinPoolRequest
-	34, // 61: procpool.v1.PoolService.TerminatePool:input_type -> procpool.v1.TerminatePoolRequest
-	9,  // 62: procpool.v1.PoolService.CreatePool:output_type -> procpool.v1.CreatePoolResponse
-	11, // 63: procpool.v1.PoolService.OpenPool:output_type -> procpool.v1.OpenPoolResponse
-	14, // 64: procpool.v1.PoolService.GetPool:output_type -> procpool.v1.GetPoolResponse
-	16, // 65: procpool.v1.PoolService.ListPools:output_type -> procpool.v1.ListPoolsResponse
-	18, // 66: procpool.v1.PoolService.ListWorkers:output_type -> procpool.v1.ListWorkersResponse
-	20, // 67: procpool.v1.PoolService.ListCalls:output_type -> procpool.v1.ListCallsResponse
-	22, // 68: procpool.v1.PoolService.Map:output_type -> procpool.v1.MapResponse
-	25, // 69: procpool.v1.PoolService.ApplyAsync:output_type -> procpool.v1.ApplyAsyncResponse
-	27, // 70: procpool.v1.PoolService.Apply:output_type -> procpool.v1.ApplyResponse
-	29, // 71: procpool.v1.PoolService.Cancel:output_type -> procpool.v1.CancelResponse
-	31, // 72: procpool.v1.PoolService.ClosePool:output_type -> procpool.v1.ClosePoolResponse
-	33, // 73: procpool.v1.PoolService.JoinPool:output_type -> procpool.v1.JoinPoolResponse
-	35, // 74: procpool.v1.PoolService.TerminatePool:output_type -> procpool.v1.TerminatePoolResponse
-	62, // [62:75] is the sub-list for method output_type
-	49, // [49:62] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	4,  // 0: procpool.v1.PoolSpec.program:type_name -> procpool.v1.Program
+	37, // 1: procpool.v1.PoolSpec.start_timeout:type_name -> google.protobuf.Duration
+	37, // 2: procpool.v1.PoolSpec.ready_timeout:type_name -> google.protobuf.Duration
+	37, // 3: procpool.v1.PoolSpec.cancel_grace:type_name -> google.protobuf.Duration
+	37, // 4: procpool.v1.PoolSpec.kill_delay:type_name -> google.protobuf.Duration
+	0,  // 5: procpool.v1.PoolSpec.peer:type_name -> procpool.v1.PeerMatch
+	1,  // 6: procpool.v1.Pool.state:type_name -> procpool.v1.PoolState
+	6,  // 7: procpool.v1.Pool.functions:type_name -> procpool.v1.PoolFunction
+	38, // 8: procpool.v1.Pool.created:type_name -> google.protobuf.Timestamp
+	39, // 9: procpool.v1.Pool.last_exit:type_name -> procpool.v1.WorkerExit
+	2,  // 10: procpool.v1.Worker.state:type_name -> procpool.v1.WorkerState
+	38, // 11: procpool.v1.Worker.started:type_name -> google.protobuf.Timestamp
+	38, // 12: procpool.v1.Worker.since:type_name -> google.protobuf.Timestamp
+	38, // 13: procpool.v1.Call.started:type_name -> google.protobuf.Timestamp
+	38, // 14: procpool.v1.Call.oldest_since:type_name -> google.protobuf.Timestamp
+	3,  // 15: procpool.v1.CreatePoolRequest.spec:type_name -> procpool.v1.PoolSpec
+	5,  // 16: procpool.v1.CreatePoolResponse.pool:type_name -> procpool.v1.Pool
+	3,  // 17: procpool.v1.OpenPoolRequest.spec:type_name -> procpool.v1.PoolSpec
+	5,  // 18: procpool.v1.OpenPoolResponse.opened:type_name -> procpool.v1.Pool
+	13, // 19: procpool.v1.OpenPoolResponse.outputs:type_name -> procpool.v1.WorkerOutput
+	39, // 20: procpool.v1.OpenPoolResponse.exits:type_name -> procpool.v1.WorkerExit
+	1,  // 21: procpool.v1.OpenPoolResponse.state:type_name -> procpool.v1.PoolState
+	5,  // 22: procpool.v1.GetPoolResponse.pool:type_name -> procpool.v1.Pool
+	5,  // 23: procpool.v1.ListPoolsResponse.pools:type_name -> procpool.v1.Pool
+	7,  // 24: procpool.v1.ListWorkersResponse.workers:type_name -> procpool.v1.Worker
+	8,  // 25: procpool.v1.ListCallsResponse.calls:type_name -> procpool.v1.Call
+	37, // 26: procpool.v1.MapRequest.task_timeout:type_name -> google.protobuf.Duration
+	37, // 27: procpool.v1.MapRequest.queue_timeout:type_name -> google.protobuf.Duration
+	40, // 28: procpool.v1.MapRequest.retry_on:type_name -> procpool.v1.Outcome
+	41, // 29: procpool.v1.MapRequest.items:type_name -> procpool.v1.Batch
+	42, // 30: procpool.v1.MapRequest.json:type_name -> google.protobuf.ListValue
+	24, // 31: procpool.v1.MapResponse.accepted:type_name -> procpool.v1.CallAccepted
+	43, // 32: procpool.v1.MapResponse.results:type_name -> procpool.v1.Results
+	44, // 33: procpool.v1.MapResponse.failures:type_name -> procpool.v1.Failure
+	45, // 34: procpool.v1.MapResponse.outputs:type_name -> procpool.v1.TaskOutput
+	37, // 35: procpool.v1.ApplyAsyncRequest.task_timeout:type_name -> google.protobuf.Duration
+	37, // 36: procpool.v1.ApplyAsyncRequest.queue_timeout:type_name -> google.protobuf.Duration
+	40, // 37: procpool.v1.ApplyAsyncRequest.retry_on:type_name -> procpool.v1.Outcome
+	41, // 38: procpool.v1.ApplyAsyncRequest.items:type_name -> procpool.v1.Batch
+	42, // 39: procpool.v1.ApplyAsyncRequest.json:type_name -> google.protobuf.ListValue
+	24, // 40: procpool.v1.ApplyAsyncResponse.accepted:type_name -> procpool.v1.CallAccepted
+	43, // 41: procpool.v1.ApplyAsyncResponse.results:type_name -> procpool.v1.Results
+	44, // 42: procpool.v1.ApplyAsyncResponse.failures:type_name -> procpool.v1.Failure
+	45, // 43: procpool.v1.ApplyAsyncResponse.outputs:type_name -> procpool.v1.TaskOutput
+	37, // 44: procpool.v1.ApplyRequest.task_timeout:type_name -> google.protobuf.Duration
+	37, // 45: procpool.v1.ApplyRequest.queue_timeout:type_name -> google.protobuf.Duration
+	40, // 46: procpool.v1.ApplyRequest.retry_on:type_name -> procpool.v1.Outcome
+	46, // 47: procpool.v1.ApplyRequest.json:type_name -> google.protobuf.Value
+	46, // 48: procpool.v1.ApplyResponse.json:type_name -> google.protobuf.Value
+	44, // 49: procpool.v1.ApplyResponse.failure:type_name -> procpool.v1.Failure
+	9,  // 50: procpool.v1.PoolService.CreatePool:input_type -> procpool.v1.CreatePoolRequest
+	11, // 51: procpool.v1.PoolService.OpenPool:input_type -> procpool.v1.OpenPoolRequest
+	14, // 52: procpool.v1.PoolService.GetPool:input_type -> procpool.v1.GetPoolRequest
+	16, // 53: procpool.v1.PoolService.ListPools:input_type -> procpool.v1.ListPoolsRequest
+	18, // 54: procpool.v1.PoolService.ListWorkers:input_type -> procpool.v1.ListWorkersRequest
+	20, // 55: procpool.v1.PoolService.ListCalls:input_type -> procpool.v1.ListCallsRequest
+	22, // 56: procpool.v1.PoolService.Map:input_type -> procpool.v1.MapRequest
+	25, // 57: procpool.v1.PoolService.ApplyAsync:input_type -> procpool.v1.ApplyAsyncRequest
+	27, // 58: procpool.v1.PoolService.Apply:input_type -> procpool.v1.ApplyRequest
+	29, // 59: procpool.v1.PoolService.Cancel:input_type -> procpool.v1.CancelRequest
+	31, // 60: procpool.v1.PoolService.ClosePool:input_type -> procpool.v1.ClosePoolRequest
+	33, // 61: procpool.v1.PoolService.JoinPool:input_type -> procpool.v1.JoinPoolRequest
+	35, // 62: procpool.v1.PoolService.TerminatePool:input_type -> procpool.v1.TerminatePoolRequest
+	10, // 63: procpool.v1.PoolService.CreatePool:output_type -> procpool.v1.CreatePoolResponse
+	12, // 64: procpool.v1.PoolService.OpenPool:output_type -> procpool.v1.OpenPoolResponse
+	15, // 65: procpool.v1.PoolService.GetPool:output_type -> procpool.v1.GetPoolResponse
+	17, // 66: procpool.v1.PoolService.ListPools:output_type -> procpool.v1.ListPoolsResponse
+	19, // 67: procpool.v1.PoolService.ListWorkers:output_type -> procpool.v1.ListWorkersResponse
+	21, // 68: procpool.v1.PoolService.ListCalls:output_type -> procpool.v1.ListCallsResponse
+	23, // 69: procpool.v1.PoolService.Map:output_type -> procpool.v1.MapResponse
+	26, // 70: procpool.v1.PoolService.ApplyAsync:output_type -> procpool.v1.ApplyAsyncResponse
+	28, // 71: procpool.v1.PoolService.Apply:output_type -> procpool.v1.ApplyResponse
+	30, // 72: procpool.v1.PoolService.Cancel:output_type -> procpool.v1.CancelResponse
+	32, // 73: procpool.v1.PoolService.ClosePool:output_type -> procpool.v1.ClosePoolResponse
+	34, // 74: procpool.v1.PoolService.JoinPool:output_type -> procpool.v1.JoinPoolResponse
+	36, // 75: procpool.v1.PoolService.TerminatePool:output_type -> procpool.v1.TerminatePoolResponse
+	63, // [63:76] is the sub-list for method output_type
+	50, // [50:63] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_procpool_v1_pool_proto_init() }
@@ -3025,7 +3102,7 @@ func file_procpool_v1_pool_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_procpool_v1_pool_proto_rawDesc), len(file_procpool_v1_pool_proto_rawDesc)),
-			NumEnums:      2,
+			NumEnums:      3,
 			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   1,

@@ -3,15 +3,24 @@ package main
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
+	"errors"
+	"io"
 	"log"
 	"os"
 	"os/exec"
+	"strconv"
 	"syscall"
 	"time"
 	"unicode/utf8"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/proto"
+
 	"github.com/procpool/procpool/client"
+	pb "github.com/procpool/procpool/proto/procpool/v1"
 	"github.com/procpool/procpool/workerproc"
 )
 
@@ -51,10 +60,60 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == "forgetful" {
 		select {} // as if main went about its business
 	}
+	if len(os.Args) == 4 && os.Args[1] == "speaks" {
+		if err := speak(os.Args[2], os.Args[3]); err != nil {
+			log.Fatal(err)
+		}
+		return
+	}
+	if len(os.Args) == 2 && os.Args[1] == "slow-init" {
+		workerproc.Init(func(context.Context, int) error { select {} })
+	}
 	workerproc.Main()
 	if len(os.Args) == 4 && os.Args[1] == "client" {
 		beClient(os.Args[2], os.Args[3] != "")
 	}
+}
+
+// speak says hello as a worker of other protocol versions, and prints the answer.
+func speak(oldest, newest string) error {
+	lo, err := strconv.ParseUint(oldest, 10, 32)
+	if err != nil {
+		return err
+	}
+	hi, err := strconv.ParseUint(newest, 10, 32)
+	if err != nil {
+		return err
+	}
+	frame := os.NewFile(3, "lifeline")
+	head := make([]byte, 12)
+	if _, err := io.ReadFull(frame, head); err != nil {
+		return err
+	}
+	body := make([]byte, binary.BigEndian.Uint32(head[8:]))
+	if _, err := io.ReadFull(frame, body); err != nil {
+		return err
+	}
+	boot := &pb.Bootstrap{}
+	if err := proto.Unmarshal(body, boot); err != nil {
+		return err
+	}
+	conn, err := grpc.NewClient("unix:"+boot.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return err
+	}
+	stream, err := pb.NewWorkerServiceClient(conn).Attach(context.Background())
+	if err != nil {
+		return err
+	}
+	if err := stream.Send(&pb.AttachRequest{Hello: &pb.Hello{Token: boot.Token, ProtocolMin: uint32(lo), ProtocolMax: uint32(hi)}}); err != nil {
+		return err
+	}
+	answer, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	return errors.New(answer.GetRefused().GetMessage())
 }
 
 // beClient opens a pool, says which processes it has, and waits to be killed.
