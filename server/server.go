@@ -19,6 +19,7 @@ import (
 	pb "github.com/procpool/procpool/proto/procpool/v1"
 	"github.com/procpool/procpool/proto/wire"
 	"github.com/procpool/procpool/server/internal/sched"
+	"github.com/procpool/procpool/workerproc"
 	"google.golang.org/grpc"
 	channelz "google.golang.org/grpc/channelz/service"
 	"google.golang.org/grpc/codes"
@@ -39,6 +40,7 @@ type Server struct {
 	workerServer *grpc.Server
 	health       *health.Server
 
+	guardian  *workerproc.Guardian
 	expected  expected
 	stop      atomic.Bool    // no new calls and pools
 	receivers sync.WaitGroup // of calls
@@ -68,6 +70,9 @@ func New(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("configuration: %w", err)
 	}
 	s := &Server{cfg: cfg, pools: make(map[string]*pool), calls: make(map[string]callRef)}
+	s.guardian = workerproc.NewGuardian(func(err error) {
+		cfg.Logger.Warn("should this daemon be killed, workers that hang or are stopped would live on", "reason", err)
+	})
 	s.expected.workers = make(map[[32]byte]*worker)
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("runtime directory: %w", err)
@@ -171,6 +176,7 @@ func (s *Server) shutdown() {
 		}
 		<-quiet
 	}
+	s.guardian.Close() // there are no workers any more
 	s.stopServer(s.apiServer)
 	s.stopServer(s.workerServer)
 	s.receivers.Wait()

@@ -53,7 +53,7 @@ func (s *Server) start(w *worker) (process, error) {
 	if s.cfg.InProcess {
 		return startInProcess(boot), nil
 	}
-	return workerproc.Start(workerproc.Spec{Program: spec.Program, Bootstrap: boot, Output: w.wrote})
+	return workerproc.Start(workerproc.Spec{Program: spec.Program, Bootstrap: boot, Output: w.wrote, Guardian: s.guardian})
 }
 
 // wrote gets a line that the worker wrote. It is called by the reader of its output, one line at a time.

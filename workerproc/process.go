@@ -16,6 +16,7 @@ import (
 	"time"
 
 	pb "github.com/procpool/procpool/proto/procpool/v1"
+	"github.com/procpool/procpool/workerproc/internal/guard"
 )
 
 // Spec is how to start a worker.
@@ -23,6 +24,7 @@ type Spec struct {
 	Program   *pb.Program
 	Bootstrap *pb.Bootstrap // Start adds the progress record
 	Output    func(Line)    // gets what the worker writes, by line; called from two goroutines, for stdout and stderr. nil: nobody
+	Guardian  *Guardian     // takes care of the worker while it lives. nil: nobody does
 }
 
 // Line is a line that a worker wrote.
@@ -65,6 +67,7 @@ type Process struct {
 	lines    *lines
 	drained  sync.WaitGroup
 	pipes    []*os.File
+	guardian *Guardian
 
 	mu     sync.Mutex
 	reaped bool
@@ -128,6 +131,9 @@ func Start(spec Spec) (*Process, error) {
 		return nil, diagnose(prog, err)
 	}
 	p.lines.pid = p.proc.Pid
+	if p.guardian = spec.Guardian; p.guardian != nil {
+		p.guardian.guard(p)
+	}
 	for i, f := range p.pipes {
 		p.drained.Go(func() { p.lines.read(f, i+1) })
 	}
@@ -149,7 +155,7 @@ func environment(prog *pb.Program) []string {
 		env = os.Environ()
 	}
 	env = slices.DeleteFunc(slices.Clone(env), func(e string) bool {
-		return strings.HasPrefix(e, mark+"=") || strings.HasPrefix(e, umaskVar+"=")
+		return strings.HasPrefix(e, mark+"=") || strings.HasPrefix(e, umaskVar+"=") || strings.HasPrefix(e, guard.Mark+"=")
 	})
 	env = append(env, mark+"="+markValue)
 	if prog.Umask != nil {
@@ -284,6 +290,9 @@ func (p *Process) Wait() Exit {
 	state, err := p.proc.Wait()
 	p.reaped = true
 	p.mu.Unlock()
+	if p.guardian != nil {
+		p.guardian.forget(p)
+	}
 	p.lifeline.Close()
 
 	exit := Exit{Pid: p.proc.Pid}

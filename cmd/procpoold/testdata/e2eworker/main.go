@@ -10,6 +10,7 @@ import (
 	"log"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strconv"
 	"syscall"
 	"time"
@@ -20,6 +21,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/procpool/procpool/client"
+	"github.com/procpool/procpool/client/local"
 	pb "github.com/procpool/procpool/proto/procpool/v1"
 	"github.com/procpool/procpool/workerproc"
 )
@@ -43,6 +45,13 @@ var (
 			return 0, syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		}
 		return i, nil
+	})
+
+	// spin keeps its worker busy, whatever it is told.
+	_ = workerproc.Func("spin", func(context.Context, int) (int, error) {
+		signal.Ignore(syscall.SIGTERM)
+		for i := 0; ; i++ {
+		}
 	})
 
 	// family starts a child that ignores SIGTERM and returns the worker's pid and the child's.
@@ -70,8 +79,11 @@ func main() {
 		workerproc.Init(func(context.Context, int) error { select {} })
 	}
 	workerproc.Main()
-	if len(os.Args) == 4 && os.Args[1] == "client" {
+	switch {
+	case len(os.Args) == 4 && os.Args[1] == "client":
 		beClient(os.Args[2], os.Args[3] != "")
+	case len(os.Args) == 2 && os.Args[1] == "embed":
+		embed()
 	}
 }
 
@@ -114,6 +126,23 @@ func speak(oldest, newest string) error {
 		return err
 	}
 	return errors.New(answer.GetRefused().GetMessage())
+}
+
+// embed opens a pool on a daemon inside this process, says which processes it has, and waits to be killed.
+func embed() {
+	ctx := context.Background()
+	pool, err := local.OpenPool(ctx, client.Workers(2))
+	if err != nil {
+		log.Fatal(err)
+	}
+	pids, err := client.Apply(ctx, pool, family, 0)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := json.NewEncoder(os.Stdout).Encode(pids); err != nil {
+		log.Fatal(err)
+	}
+	select {}
 }
 
 // beClient opens a pool, says which processes it has, and waits to be killed.
