@@ -234,6 +234,8 @@ type WorkerExit struct {
 	Reason string
 	// CrashReport is the last lines it wrote, or those of its crash: at most 40.
 	CrashReport []string
+	// Kill is what it was doing when the daemon ended it. Nil if it ended by itself.
+	Kill *pb.KillReport
 }
 
 func newWorkerExit(e *pb.WorkerExit) *WorkerExit {
@@ -246,6 +248,7 @@ func newWorkerExit(e *pb.WorkerExit) *WorkerExit {
 		OOMKilled:   e.GetOomKilled(),
 		Reason:      e.GetReason(),
 		CrashReport: e.GetCrashReport(),
+		Kill:        e.GetKill(),
 	}
 }
 

@@ -28,6 +28,8 @@ type call struct {
 	started time.Time
 	json    bool // items came as JSON, and results go back as such
 
+	cancelledBy string // who has cancelled it, or tasks of it; owned by the pool's owner
+
 	mu      sync.Mutex
 	next    wire.CallResponse // outcomes that wait for the handler
 	tasks   int               // in next

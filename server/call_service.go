@@ -42,7 +42,7 @@ func (s *Server) serveCall(stream grpc.ServerStream, single bool) error {
 		select {
 		case <-c.awake:
 		case <-ctx.Done():
-			p.post(func(now time.Time) { p.cancel(now, c, nil) })
+			p.post(func(now time.Time) { p.cancel(now, c, nil, "its client") })
 			return context.Cause(ctx)
 		}
 		for {
@@ -64,7 +64,7 @@ func (s *Server) serveCall(stream grpc.ServerStream, single bool) error {
 				forPeople(&m.response)
 			}
 			if err := sendPortion(stream, &m.response); err != nil {
-				p.post(func(now time.Time) { p.cancel(now, c, nil) })
+				p.post(func(now time.Time) { p.cancel(now, c, nil, "its client") })
 				return err
 			}
 			c.written(p, m)
@@ -122,7 +122,7 @@ func (ps *poolService) Apply(ctx context.Context, r *pb.ApplyRequest) (*pb.Apply
 		select {
 		case <-c.awake:
 		case <-ctx.Done():
-			p.post(func(now time.Time) { p.cancel(now, c, nil) })
+			p.post(func(now time.Time) { p.cancel(now, c, nil, "its client") })
 			return nil, context.Cause(ctx)
 		}
 		m, _, refused := c.take()

@@ -109,8 +109,9 @@ func program(pid int32) string {
 	return path
 }
 
-// cancel ends a call, or some tasks of it.
-func (p *pool) cancel(now time.Time, c *call, indexes []uint64) {
+// cancel ends a call, or some tasks of it. by is who wants it.
+func (p *pool) cancel(now time.Time, c *call, indexes []uint64, by string) {
+	c.cancelledBy = by
 	if len(indexes) == 0 {
 		p.core.Cancel(now, c.key, sched.CallCancelled)
 		return

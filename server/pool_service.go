@@ -3,6 +3,7 @@ package server
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -241,7 +242,7 @@ func (ps *poolService) JoinPool(ctx context.Context, r *pb.JoinPoolRequest) (*pb
 	}
 }
 
-func (ps *poolService) Cancel(_ context.Context, r *pb.CancelRequest) (*pb.CancelResponse, error) {
+func (ps *poolService) Cancel(ctx context.Context, r *pb.CancelRequest) (*pb.CancelResponse, error) {
 	if r.CallId == "" {
 		return nil, badRequest("call_id is missing; ListCalls has the calls")
 	}
@@ -249,7 +250,11 @@ func (ps *poolService) Cancel(_ context.Context, r *pb.CancelRequest) (*pb.Cance
 	if c == nil {
 		return nil, unknownCall(r.CallId)
 	}
-	p.post(func(now time.Time) { p.cancel(now, c, r.Indexes) })
+	by := "Cancel"
+	if peer := peerOf(ctx); peer.known {
+		by = fmt.Sprintf("Cancel of uid %d, pid %d", peer.uid, peer.pid)
+	}
+	p.post(func(now time.Time) { p.cancel(now, c, r.Indexes, by) })
 	return &pb.CancelResponse{}, nil
 }
 

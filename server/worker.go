@@ -19,16 +19,18 @@ type worker struct {
 	pool       *pool
 	token      [32]byte
 	started    time.Time
-	proc       process       // nil until the process has been started, and when that failed
-	child      process       // the same, for those who wait for born; never changed after
-	born       chan struct{} // closed when child is there. It never is when the process could not be started
-	identity   string        // how surely the one that said Hello is the one that was started
-	out        outbox        // to the Attach stream
-	attached   chan struct{} // closed when the Attach stream has been read to its end, or will never come
-	killed     sched.Reason  // why it was killed, if it was
-	goodbye    bool          // it has said that it ends, so that nothing of what it holds runs
-	refused    string        // why it was turned away, if it was, or what it did wrong
-	turnedAway bool          // it will never be let in
+	proc       process        // nil until the process has been started, and when that failed
+	child      process        // the same, for those who wait for born; never changed after
+	born       chan struct{}  // closed when child is there. It never is when the process could not be started
+	identity   string         // how surely the one that said Hello is the one that was started
+	out        outbox         // to the Attach stream
+	attached   chan struct{}  // closed when the Attach stream has been read to its end, or will never come
+	killed     sched.Reason   // why it was killed, if it was
+	report     *pb.KillReport // what it was doing then
+	doing      string         // the same in a few words
+	goodbye    bool           // it has said that it ends, so that nothing of what it holds runs
+	refused    string         // why it was turned away, if it was, or what it did wrong
+	turnedAway bool           // it will never be let in
 }
 
 // process is a running worker process: workerproc.Process, or goroutines of this process.
@@ -38,6 +40,7 @@ type process interface {
 	Kill()      // SIGKILL to its group
 	Wait() workerproc.Exit
 	Progress() (workerproc.Progress, bool)
+	Begin()                           // see workerproc.Process.Begin
 	Hold(f func(pid, pidfd int)) bool // see workerproc.Process.Hold
 }
 
@@ -89,7 +92,7 @@ func (w *worker) live() {
 		CrashReport: exit.CrashReport,
 	}
 	p.post(func(now time.Time) {
-		why.Reason = w.reason(exit)
+		why.Reason, why.Kill = w.reason(exit), w.report
 		if ended.Kind == sched.ExitAbnormal && w.turnedAway {
 			ended.Kind = sched.ExitPermanent
 		}
@@ -127,7 +130,11 @@ func (w *worker) reason(exit workerproc.Exit) string {
 		return w.refused
 	}
 	if text := w.killReason(); text != "" {
-		return text + ": " + how
+		text += ": " + how
+		if w.doing != "" {
+			text += "; " + w.doing
+		}
+		return text
 	}
 	return how
 }
@@ -190,6 +197,9 @@ func (w *worker) gone(now time.Time, exit sched.Exit, why *pb.WorkerExit) {
 // The following carry out effects, on the owner's goroutine.
 
 func (w *worker) dispatch(c *sched.Chunk) {
+	if i, ok := w.pool.core.Worker(w.id); ok && w.proc != nil && i.Call == c.Call && i.Seq == c.Parts[0].Seq { // it held nothing before
+		w.proc.Begin()
+	}
 	w.out.chunk(wire.Chunk{
 		ID: uint64(c.ID), Function: uint32(c.Function), Attempt: uint32(c.Attempt), Items: itemsOf(c.Parts),
 		TaskTimeoutNS: uint64(c.TaskTimeout), DeadlineUnixNS: unixNano(c.Deadline),
@@ -239,20 +249,20 @@ func (w *worker) stop() {
 }
 
 func (w *worker) signal(why sched.Reason) {
-	w.killed = why
+	w.condemn(why, "SIGTERM")
 	if w.proc != nil {
-		w.pool.log.Info("SIGTERM to worker", "worker", w.name, "pid", w.proc.Pid(), "reason", w.killReason())
+		w.pool.log.Info("SIGTERM to worker", "worker", w.name, "pid", w.proc.Pid(), "reason", w.killReason(), "doing", w.doing)
 		w.proc.Terminate()
 	}
 }
 
 func (w *worker) kill(why sched.Reason, detail any) {
-	w.killed = why
+	w.condemn(why, "SIGKILL")
 	if why == sched.Misbehaved {
 		w.refused = fmt.Sprintf("it broke the worker protocol: %v", detail)
 	}
 	if w.proc != nil {
-		w.pool.log.Debug("SIGKILL to worker", "worker", w.name, "pid", w.proc.Pid(), "reason", w.killReason())
+		w.pool.log.Debug("SIGKILL to worker", "worker", w.name, "pid", w.proc.Pid(), "reason", w.killReason(), "doing", w.doing)
 		w.proc.Kill()
 	}
 }

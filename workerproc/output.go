@@ -87,6 +87,13 @@ func (l *lines) add(line Line) {
 	}
 }
 
+// begin forgets the crash: whoever gets new work has survived it.
+func (l *lines) begin() {
+	l.mu.Lock()
+	l.crash = nil
+	l.mu.Unlock()
+}
+
 // crashStart finds the line with which a crash begins; or the sentence about a forgotten Main, wherever the program has put it.
 var crashStart = regexp.MustCompile(`^(panic:|fatal error:|SIG[A-Z]+:|unexpected fault address|Traceback )|this process was started as a procpool worker`)
 

@@ -239,6 +239,9 @@ func interpreter(path string) string {
 // Pid is the process's number, and that of its group.
 func (p *Process) Pid() int { return p.proc.Pid }
 
+// Begin says that the process is being given work, after having had none: what looked like a crash in its output before was none.
+func (p *Process) Begin() { p.lines.begin() }
+
 // Hold calls f unless the process has been reaped, and it is not reaped meanwhile: nobody else can get its number, nor that of its group.
 // pidfd is a descriptor for the process until f returns; -1 where the system has none. It reports whether f was called.
 func (p *Process) Hold(f func(pid, pidfd int)) bool {

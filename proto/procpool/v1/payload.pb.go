@@ -12,6 +12,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	structpb "google.golang.org/protobuf/types/known/structpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -559,7 +560,9 @@ type WorkerExit struct {
 	// Why, in one line: "exit status 3", "killed by SIGKILL", "recycled after 100 tasks".
 	Reason string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The last lines it wrote, or those of its crash: at most 40.
-	CrashReport   []string `protobuf:"bytes,8,rep,name=crash_report,json=crashReport,proto3" json:"crash_report,omitempty"`
+	CrashReport []string `protobuf:"bytes,8,rep,name=crash_report,json=crashReport,proto3" json:"crash_report,omitempty"`
+	// If the daemon ended it: what it was doing then.
+	Kill          *KillReport `protobuf:"bytes,9,opt,name=kill,proto3" json:"kill,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -650,6 +653,147 @@ func (x *WorkerExit) GetCrashReport() []string {
 	return nil
 }
 
+func (x *WorkerExit) GetKill() *KillReport {
+	if x != nil {
+		return x.Kill
+	}
+	return nil
+}
+
+// KillReport is what a worker was doing when the daemon decided to end its process. The daemon makes it just before the first signal. Its short form is part of
+// WorkerExit.reason.
+type KillReport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whose wish it was: "task timeout", "cancel by its client", "cancel by Cancel of uid 1000, pid 4711", "terminate", "close", "daemon", "start timeout", "ready timeout", "stop",
+	// "protocol" (it broke it).
+	By string `protobuf:"bytes,1,opt,name=by,proto3" json:"by,omitempty"`
+	// What had been reached, for a person: "the task timeout of 5s and the grace of 5s".
+	Limit string `protobuf:"bytes,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	// The first signal it got: "SIGTERM", "SIGKILL".
+	Signal string `protobuf:"bytes,3,opt,name=signal,proto3" json:"signal,omitempty"`
+	// The task that it ran: its function, call, index or id, and attempt, and when it began. Absent if it ran none, or if none could be to blame.
+	Function string                 `protobuf:"bytes,4,opt,name=function,proto3" json:"function,omitempty"`
+	CallId   string                 `protobuf:"bytes,5,opt,name=call_id,json=callId,proto3" json:"call_id,omitempty"`
+	Index    uint64                 `protobuf:"varint,6,opt,name=index,proto3" json:"index,omitempty"`
+	Attempt  uint32                 `protobuf:"varint,7,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	Since    *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=since,proto3" json:"since,omitempty"`
+	// State of the process as /proc says: "S (sleeping)", "T (stopped)". Of several threads the one that does most. Absent where it cannot be read.
+	State string `protobuf:"bytes,9,opt,name=state,proto3" json:"state,omitempty"`
+	// The kernel function that it waits in. Absent if it does not, or where it cannot be read.
+	Wchan string `protobuf:"bytes,10,opt,name=wchan,proto3" json:"wchan,omitempty"`
+	// The system call that it is in, by its number on this machine. Absent likewise.
+	Syscall       *uint32 `protobuf:"varint,11,opt,name=syscall,proto3,oneof" json:"syscall,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KillReport) Reset() {
+	*x = KillReport{}
+	mi := &file_procpool_v1_payload_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KillReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KillReport) ProtoMessage() {}
+
+func (x *KillReport) ProtoReflect() protoreflect.Message {
+	mi := &file_procpool_v1_payload_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KillReport.ProtoReflect.Descriptor instead.
+func (*KillReport) Descriptor() ([]byte, []int) {
+	return file_procpool_v1_payload_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *KillReport) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *KillReport) GetLimit() string {
+	if x != nil {
+		return x.Limit
+	}
+	return ""
+}
+
+func (x *KillReport) GetSignal() string {
+	if x != nil {
+		return x.Signal
+	}
+	return ""
+}
+
+func (x *KillReport) GetFunction() string {
+	if x != nil {
+		return x.Function
+	}
+	return ""
+}
+
+func (x *KillReport) GetCallId() string {
+	if x != nil {
+		return x.CallId
+	}
+	return ""
+}
+
+func (x *KillReport) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *KillReport) GetAttempt() uint32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *KillReport) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *KillReport) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *KillReport) GetWchan() string {
+	if x != nil {
+		return x.Wchan
+	}
+	return ""
+}
+
+func (x *KillReport) GetSyscall() uint32 {
+	if x != nil && x.Syscall != nil {
+		return *x.Syscall
+	}
+	return 0
+}
+
 // TaskOutput is what a running task writes while it runs (the output of a command, for example). The worker sends it to the daemon
 // with chunk and offset, the daemon to the client with index. Output of one task arrives in order, before its outcome.
 type TaskOutput struct {
@@ -672,7 +816,7 @@ type TaskOutput struct {
 
 func (x *TaskOutput) Reset() {
 	*x = TaskOutput{}
-	mi := &file_procpool_v1_payload_proto_msgTypes[5]
+	mi := &file_procpool_v1_payload_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -684,7 +828,7 @@ func (x *TaskOutput) String() string {
 func (*TaskOutput) ProtoMessage() {}
 
 func (x *TaskOutput) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_payload_proto_msgTypes[5]
+	mi := &file_procpool_v1_payload_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -697,7 +841,7 @@ func (x *TaskOutput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskOutput.ProtoReflect.Descriptor instead.
 func (*TaskOutput) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_payload_proto_rawDescGZIP(), []int{5}
+	return file_procpool_v1_payload_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *TaskOutput) GetIndex() uint64 {
@@ -759,7 +903,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_procpool_v1_payload_proto_msgTypes[6]
+	mi := &file_procpool_v1_payload_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -771,7 +915,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_payload_proto_msgTypes[6]
+	mi := &file_procpool_v1_payload_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -784,7 +928,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_payload_proto_rawDescGZIP(), []int{6}
+	return file_procpool_v1_payload_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Refusal) GetReason() Reason {
@@ -819,7 +963,7 @@ var File_procpool_v1_payload_proto protoreflect.FileDescriptor
 
 const file_procpool_v1_payload_proto_rawDesc = "" +
 	"\n" +
-	"\x19procpool/v1/payload.proto\x12\vprocpool.v1\x1a\x1cgoogle/protobuf/struct.proto\"j\n" +
+	"\x19procpool/v1/payload.proto\x12\vprocpool.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"j\n" +
 	"\x05Batch\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\x12\x14\n" +
 	"\x05sizes\x18\x02 \x03(\rR\x05sizes\x12\x1b\n" +
@@ -849,7 +993,7 @@ const file_procpool_v1_payload_proto_rawDesc = "" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x14\n" +
 	"\x05stack\x18\x03 \x01(\tR\x05stack\x12\x16\n" +
-	"\x06detail\x18\x04 \x01(\fR\x06detail\"\xe6\x01\n" +
+	"\x06detail\x18\x04 \x01(\fR\x06detail\"\x93\x02\n" +
 	"\n" +
 	"WorkerExit\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x10\n" +
@@ -861,7 +1005,24 @@ const file_procpool_v1_payload_proto_rawDesc = "" +
 	"\n" +
 	"oom_killed\x18\x06 \x01(\bR\toomKilled\x12\x16\n" +
 	"\x06reason\x18\a \x01(\tR\x06reason\x12!\n" +
-	"\fcrash_report\x18\b \x03(\tR\vcrashReport\"\x96\x01\n" +
+	"\fcrash_report\x18\b \x03(\tR\vcrashReport\x12+\n" +
+	"\x04kill\x18\t \x01(\v2\x17.procpool.v1.KillReportR\x04kill\"\xb8\x02\n" +
+	"\n" +
+	"KillReport\x12\x0e\n" +
+	"\x02by\x18\x01 \x01(\tR\x02by\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\tR\x05limit\x12\x16\n" +
+	"\x06signal\x18\x03 \x01(\tR\x06signal\x12\x1a\n" +
+	"\bfunction\x18\x04 \x01(\tR\bfunction\x12\x17\n" +
+	"\acall_id\x18\x05 \x01(\tR\x06callId\x12\x14\n" +
+	"\x05index\x18\x06 \x01(\x04R\x05index\x12\x18\n" +
+	"\aattempt\x18\a \x01(\rR\aattempt\x120\n" +
+	"\x05since\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x14\n" +
+	"\x05state\x18\t \x01(\tR\x05state\x12\x14\n" +
+	"\x05wchan\x18\n" +
+	" \x01(\tR\x05wchan\x12\x1d\n" +
+	"\asyscall\x18\v \x01(\rH\x00R\asyscall\x88\x01\x01B\n" +
+	"\n" +
+	"\b_syscall\"\x96\x01\n" +
 	"\n" +
 	"TaskOutput\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x18\n" +
@@ -916,34 +1077,38 @@ func file_procpool_v1_payload_proto_rawDescGZIP() []byte {
 }
 
 var file_procpool_v1_payload_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_procpool_v1_payload_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_procpool_v1_payload_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_procpool_v1_payload_proto_goTypes = []any{
-	(Outcome)(0),               // 0: procpool.v1.Outcome
-	(Reason)(0),                // 1: procpool.v1.Reason
-	(*Batch)(nil),              // 2: procpool.v1.Batch
-	(*Results)(nil),            // 3: procpool.v1.Results
-	(*Failure)(nil),            // 4: procpool.v1.Failure
-	(*TaskError)(nil),          // 5: procpool.v1.TaskError
-	(*WorkerExit)(nil),         // 6: procpool.v1.WorkerExit
-	(*TaskOutput)(nil),         // 7: procpool.v1.TaskOutput
-	(*Refusal)(nil),            // 8: procpool.v1.Refusal
-	nil,                        // 9: procpool.v1.Results.JsonTextEntry
-	(*structpb.ListValue)(nil), // 10: google.protobuf.ListValue
+	(Outcome)(0),                  // 0: procpool.v1.Outcome
+	(Reason)(0),                   // 1: procpool.v1.Reason
+	(*Batch)(nil),                 // 2: procpool.v1.Batch
+	(*Results)(nil),               // 3: procpool.v1.Results
+	(*Failure)(nil),               // 4: procpool.v1.Failure
+	(*TaskError)(nil),             // 5: procpool.v1.TaskError
+	(*WorkerExit)(nil),            // 6: procpool.v1.WorkerExit
+	(*KillReport)(nil),            // 7: procpool.v1.KillReport
+	(*TaskOutput)(nil),            // 8: procpool.v1.TaskOutput
+	(*Refusal)(nil),               // 9: procpool.v1.Refusal
+	nil,                           // 10: procpool.v1.Results.JsonTextEntry
+	(*structpb.ListValue)(nil),    // 11: google.protobuf.ListValue
+	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
 }
 var file_procpool_v1_payload_proto_depIdxs = []int32{
 	2,  // 0: procpool.v1.Results.values:type_name -> procpool.v1.Batch
-	10, // 1: procpool.v1.Results.json:type_name -> google.protobuf.ListValue
-	9,  // 2: procpool.v1.Results.json_text:type_name -> procpool.v1.Results.JsonTextEntry
+	11, // 1: procpool.v1.Results.json:type_name -> google.protobuf.ListValue
+	10, // 2: procpool.v1.Results.json_text:type_name -> procpool.v1.Results.JsonTextEntry
 	0,  // 3: procpool.v1.Failure.outcome:type_name -> procpool.v1.Outcome
 	5,  // 4: procpool.v1.Failure.task_error:type_name -> procpool.v1.TaskError
 	6,  // 5: procpool.v1.Failure.worker_exit:type_name -> procpool.v1.WorkerExit
-	1,  // 6: procpool.v1.Refusal.reason:type_name -> procpool.v1.Reason
-	6,  // 7: procpool.v1.Refusal.worker_exit:type_name -> procpool.v1.WorkerExit
-	8,  // [8:8] is the sub-list for method output_type
-	8,  // [8:8] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	7,  // 6: procpool.v1.WorkerExit.kill:type_name -> procpool.v1.KillReport
+	12, // 7: procpool.v1.KillReport.since:type_name -> google.protobuf.Timestamp
+	1,  // 8: procpool.v1.Refusal.reason:type_name -> procpool.v1.Reason
+	6,  // 9: procpool.v1.Refusal.worker_exit:type_name -> procpool.v1.WorkerExit
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_procpool_v1_payload_proto_init() }
@@ -951,13 +1116,14 @@ func file_procpool_v1_payload_proto_init() {
 	if File_procpool_v1_payload_proto != nil {
 		return
 	}
+	file_procpool_v1_payload_proto_msgTypes[5].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_procpool_v1_payload_proto_rawDesc), len(file_procpool_v1_payload_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -49,7 +49,7 @@ func (p *Pool) bury(w *worker, exit *Exit) bool {
 		guilty = w.chunks.front.of
 		lost = guilty.done + 1
 	case exit.Running:
-		if k := w.find(exit.Chunk); k != nil && exit.Offset >= k.done && exit.Offset < k.end {
+		if k := w.find(exit.Chunk); k != nil && exit.Offset >= k.done && exit.Offset < k.end && !p.cut(k, exit.Offset) {
 			guilty, lost = k, exit.Offset+1
 		}
 	}
@@ -70,6 +70,18 @@ func (p *Pool) bury(w *worker, exit *Exit) bool {
 	p.drop(guilty)
 	p.update(guilty.call)
 	return true
+}
+
+// cut tells whether the task at a place of k was interrupted because of an earlier one, for which its worker was signalled, and which had ended just
+// then. It is nobody's fault but ours: it runs again, and that is no attempt. If it was to be cancelled anyway, it is.
+func (p *Pool) cut(k *chunk, offset int) bool {
+	w, c := k.worker, k.call
+	if w.condemned == 0 || w.state < signalled || k.ID < w.condemned || k.ID == w.condemned && offset <= w.offset || c.cancelled {
+		return false
+	}
+	at := k.todo
+	at.skip(offset - k.done)
+	return !c.cancelledTask(at.next())
 }
 
 // lose gives the tasks that are left of k, which is one if the worker kept its record well, their outcome.

@@ -490,8 +490,10 @@ func (w *world) die(a *actor) {
 		}
 		if !x.Known || a.lied || w.roll(2) == 0 {
 			x.Running, x.Chunk, x.Offset = x.Known, h.id, h.done
-			// Guilty: what follows is another attempt, if any.
-			h.call.attempts[h.seqs[h.done]]++
+			if !x.Known || a.lied || !w.cut(a, h) {
+				// Guilty: what follows is another attempt, if any.
+				h.call.attempts[h.seqs[h.done]]++
+			}
 		}
 	}
 	for i, other := range w.workers {
@@ -502,6 +504,12 @@ func (w *world) die(a *actor) {
 	}
 	w.pool.Exited(w.now, a.id, x)
 	w.settle()
+}
+
+// cut tells whether a runs a task that it began after the one for which it was signalled.
+func (w *world) cut(a *actor, h *held) bool {
+	of, seq := w.pool.workers[a.id], h.seqs[h.done]
+	return of.condemned != 0 && (h.id > of.condemned || h.id == of.condemned && h.done > of.offset) && !h.call.cancel && !h.call.cancelled[seq]
 }
 
 // lie is nonsense: foreign ids, impossible places.

@@ -66,8 +66,10 @@ func (p *Pool) absorb(k *chunk, r *Report) {
 		if f.Offset < k.done {
 			continue
 		}
-		again := false
-		if k.Attempt < c.spec.MaxAttempts && c.spec.RetryOn.Has(f.Outcome) {
+		again, attempts := false, k.Attempt
+		if f.Outcome == Cancelled && p.cut(k, f.Offset) {
+			again, attempts = true, k.Attempt-1
+		} else if k.Attempt < c.spec.MaxAttempts && c.spec.RetryOn.Has(f.Outcome) {
 			skip := k.todo
 			skip.skip(f.Offset - k.done)
 			again = c.retries(skip.next(), k.Attempt, f.Outcome)
@@ -78,7 +80,7 @@ func (p *Pool) absorb(k *chunk, r *Report) {
 		}
 		p.deliverReport(k, r, f.Offset)
 		parts := p.settle(k, nil, 1)
-		p.requeue(c, parts, k.Attempt)
+		p.requeue(c, parts, attempts)
 	}
 	p.deliverReport(k, r, r.First+r.N)
 	if k.done == k.end {

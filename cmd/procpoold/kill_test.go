@@ -1,0 +1,108 @@
+package main_test
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/procpool/procpool/client"
+	pb "github.com/procpool/procpool/proto/procpool/v1"
+)
+
+func TestAKilledWorkerIsReportedWithWhatItDid(t *testing.T) {
+	d := startDaemon(t)
+	c := d.dial()
+	pool, err := c.CreatePool(t.Context(), "p", client.Program(filepath.Join(bin, "e2eworker")), client.Workers(1),
+		client.CancelGrace(100*time.Millisecond), client.KillDelay(100*time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	spin := client.Func[int, int]("spin")
+	check := func(what string, err, kind error, function, by, limit, state string) {
+		t.Helper()
+		var task *client.TaskError
+		if !errors.As(err, &task) || !errors.Is(err, kind) || task.Exit == nil || task.Exit.Kill == nil {
+			t.Fatalf("%s: got %v, want %v with a kill report", what, err, kind)
+		}
+		k := task.Exit.Kill
+		if k.Function != function || k.Attempt != 1 || len(k.CallId) != 32 || !strings.HasPrefix(k.By, by) || !strings.Contains(k.Limit, limit) || !strings.HasPrefix(k.State, state) {
+			t.Errorf("%s: got %v, want by %q, limit %q, state %q", what, k, by, limit, state)
+		}
+		if k.Since.AsTime().After(time.Now()) || time.Since(k.Since.AsTime()) > time.Minute {
+			t.Errorf("%s: since %v", what, k.Since.AsTime())
+		}
+		if !strings.Contains(err.Error(), fmt.Sprintf("it ran %s (call %s, task %d, attempt 1) for ", function, k.CallId[:8], k.Index)) || !strings.Contains(err.Error(), "state "+state) {
+			t.Errorf("%s: the error says %q", what, err)
+		}
+		t.Logf("%s: %v", what, err)
+	}
+
+	_, err = client.Apply(t.Context(), pool, spin, 0, client.TaskTimeout(200*time.Millisecond))
+	check("timeout", err, client.ErrTimeout, "spin", "task timeout", "the task timeout of 200ms and the grace of 100ms", "R")
+
+	// The first task of a chunk is done, the second one is stopped.
+	_, err = client.Map(t.Context(), pool, nap, []int{0, 600_000}, client.ChunkSize(2), client.TaskTimeout(2*time.Second), stopper(t, c))
+	var failed *client.MapError
+	if !errors.As(err, &failed) || failed.Failed != 1 || failed.Errors[0].Index != 1 {
+		t.Fatalf("got %v, want task 1 to fail", err)
+	}
+	check("stopped", failed.Errors[0], client.ErrTimeout, "nap", "task timeout", "the task timeout of 2s", "T")
+
+	r := client.ApplyAsync(t.Context(), pool, spin, 0)
+	var call *pb.Call
+	eventually(t, 10*time.Second, func() string {
+		calls, err := c.Calls(t.Context(), "p")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(calls) == 0 || calls[0].RunningTasks == 0 {
+			return "no task runs"
+		}
+		call = calls[0]
+		return ""
+	})
+	if err := c.Cancel(t.Context(), call.Id); err != nil {
+		t.Fatal(err)
+	}
+	_, err = r.Get(t.Context())
+	check("cancel", err, client.ErrCancelled, "spin", "cancel by Cancel of uid", "the grace of 100ms", "R")
+}
+
+// stopper stops the worker of pool p as soon as it runs the call that is labelled so.
+func stopper(t *testing.T, c *client.Client) client.CallOption {
+	t.Helper()
+	go func() { // ends with the test at the latest
+		for t.Context().Err() == nil {
+			workers, err := c.Workers(t.Context(), "p")
+			if err == nil && len(workers) == 1 && workers[0].CallId != "" && workers[0].Index == 1 {
+				syscall.Kill(int(workers[0].Pid), syscall.SIGSTOP)
+				return
+			}
+			<-time.After(time.Millisecond)
+		}
+	}()
+	return client.Label("stopped")
+}
+
+func TestAWorkerThatNeverAttachesIsReported(t *testing.T) {
+	d := startDaemon(t)
+	c := d.dial()
+	exits := make(chan client.WorkerExit, 10)
+	pool, err := c.OpenPool(t.Context(), client.Program("sleep", "1000"), client.Workers(1), client.StartTimeout(100*time.Millisecond),
+		client.OnExit(func(e client.WorkerExit) { exits <- e }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Terminate()
+	e := <-exits
+	if e.Kill.GetBy() != "start timeout" || e.Kill.Limit != "the start timeout of 100ms" || e.Kill.Signal != "SIGKILL" || !strings.HasPrefix(e.Kill.State, "S") || e.Kill.Function != "" {
+		t.Errorf("got %v", e.Kill)
+	}
+	if !strings.Contains(e.Reason, "state S (sleeping)") {
+		t.Errorf("the reason is %q", e.Reason)
+	}
+}

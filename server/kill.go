@@ -1,0 +1,167 @@
+package server
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	pb "github.com/procpool/procpool/proto/procpool/v1"
+	"github.com/procpool/procpool/server/internal/sched"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// What a worker was doing when it had to be ended is known for a moment only, and is what whoever hunts the reason needs: so it is noted before the
+// first signal.
+
+// condemn notes why a worker is signalled and what it was doing. It is called before every signal; the first one counts.
+func (w *worker) condemn(why sched.Reason, signal string) {
+	w.killed = why
+	if w.proc == nil || w.report != nil {
+		return
+	}
+	r := &pb.KillReport{By: killers[why], Signal: signal}
+	w.report = r
+	if why == sched.PoolTerminated || why == sched.PoolClosed || why == sched.Stopping {
+		return // many at once, and nothing is wrong with them
+	}
+	timeout := w.describeTask(r)
+	spec := w.pool.spec
+	switch why {
+	case sched.TaskTimedOut:
+		r.Limit = fmt.Sprintf("the task timeout of %v and the grace of %v", timeout, spec.CancelGrace.AsDuration())
+	case sched.CallCancelled, sched.IgnoredStop:
+		r.Limit = fmt.Sprintf("the grace of %v", spec.CancelGrace.AsDuration())
+	case sched.NeverRegistered:
+		r.Limit = fmt.Sprintf("the start timeout of %v", spec.StartTimeout.AsDuration())
+	case sched.NeverReady:
+		r.Limit = fmt.Sprintf("the ready timeout of %v", spec.ReadyTimeout.AsDuration())
+	}
+	if !w.pool.server.cfg.InProcess {
+		describeProcess(r, w.proc.Pid())
+	}
+	w.doing = killLine(r, time.Now())
+}
+
+var killers = map[sched.Reason]string{
+	sched.TaskTimedOut:    "task timeout",
+	sched.CallCancelled:   "cancel",
+	sched.PoolTerminated:  "terminate",
+	sched.PoolClosed:      "close",
+	sched.Stopping:        "daemon",
+	sched.NeverRegistered: "start timeout",
+	sched.NeverReady:      "ready timeout",
+	sched.IgnoredStop:     "stop",
+	sched.Misbehaved:      "protocol",
+}
+
+// describeTask notes the task that a worker runs, by its progress record if it keeps one, and returns that task's timeout.
+func (w *worker) describeTask(r *pb.KillReport) time.Duration {
+	p := w.pool
+	if rec, ok := w.proc.Progress(); ok {
+		k := p.core.Held(w.id, sched.ChunkID(rec.Chunk))
+		if k == nil || !rec.Running || rec.Offset >= k.N {
+			return 0
+		}
+		c := p.calls[k.Call]
+		if c == nil { // wound up already
+			r.Attempt, r.Since = uint32(k.Attempt), timestamppb.New(rec.Started)
+			return k.TaskTimeout
+		}
+		r.By = c.killer(r.By)
+		seg, seq, place := taskAt(k.Parts, rec.Offset)
+		r.Function, r.CallId, r.Index, r.Attempt, r.Since = c.spec.Function, c.id, seg.index(seq, place), uint32(k.Attempt), timestamppb.New(rec.Started)
+		return k.TaskTimeout
+	}
+	i, ok := p.core.Worker(w.id)
+	c := p.calls[i.Call]
+	if !ok || c == nil {
+		return 0
+	}
+	r.By = c.killer(r.By)
+	r.Function, r.CallId, r.Index, r.Attempt, r.Since = c.spec.Function, c.id, c.index(i.Seq), uint32(i.Attempt), timestamppb.New(i.Since)
+	return c.spec.TaskTimeout
+}
+
+// killer says who has cancelled the call, if that is why.
+func (c *call) killer(by string) string {
+	if by == killers[sched.CallCancelled] && c.cancelledBy != "" {
+		return by + " by " + c.cancelledBy
+	}
+	return by
+}
+
+// maxThreads is how many threads of a process are looked at.
+const maxThreads = 64
+
+// describeProcess notes the state of a process that has not been reaped. Whatever cannot be read is left out.
+func describeProcess(r *pb.KillReport, pid int) {
+	dir := fmt.Sprintf("/proc/%d", pid)
+	busiest := ""
+	if threads, err := os.ReadDir(filepath.Join(dir, "task")); err == nil {
+		for _, t := range threads[:min(len(threads), maxThreads)] {
+			thread := filepath.Join(dir, "task", t.Name())
+			if state := stateOf(thread); busier(state, r.State) {
+				r.State, busiest = state, thread
+			}
+		}
+	}
+	if busiest == "" {
+		return
+	}
+	if b, err := os.ReadFile(filepath.Join(busiest, "wchan")); err == nil && string(b) != "0" {
+		r.Wchan = string(b)
+	}
+	if b, err := os.ReadFile(filepath.Join(busiest, "syscall")); err == nil {
+		number, _, _ := strings.Cut(string(b), " ")
+		if n, err := strconv.ParseUint(number, 10, 32); err == nil { // else it is "running", or -1 for none
+			nr := uint32(n)
+			r.Syscall = &nr
+		}
+	}
+}
+
+// stateOf is the state of a process or thread, in the words of /proc/PID/status; empty if it cannot be read.
+func stateOf(dir string) string {
+	b, err := os.ReadFile(filepath.Join(dir, "status"))
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(b)) {
+		if state, ok := strings.CutPrefix(line, "State:"); ok {
+			return strings.TrimSpace(state)
+		}
+	}
+	return ""
+}
+
+// busier tells whether a thread in state a says more about its process than one in state b. Sleeping threads are what every process has.
+func busier(a, b string) bool {
+	const order = "ZXSItTDR" // from the one that says least
+	if a == "" {
+		return false
+	}
+	return b == "" || strings.IndexByte(order, a[0]) > strings.IndexByte(order, b[0])
+}
+
+// killLine is a report in a few words; empty if there is nothing to add to the reason.
+func killLine(r *pb.KillReport, now time.Time) string {
+	var parts []string
+	if strings.HasPrefix(r.GetBy(), killers[sched.CallCancelled]+" by") {
+		parts = append(parts, r.By)
+	}
+	if r.GetFunction() != "" {
+		parts = append(parts, fmt.Sprintf("it ran %s (call %.8s, task %d, attempt %d) for %v", r.Function, r.CallId, r.Index, r.Attempt,
+			now.Sub(r.Since.AsTime()).Round(time.Millisecond)))
+	}
+	if r.GetState() != "" {
+		at := "state " + r.State
+		if r.Wchan != "" {
+			at += " in " + r.Wchan
+		}
+		parts = append(parts, at)
+	}
+	return strings.Join(parts, ", ")
+}
