@@ -244,6 +244,15 @@ func waitFor(done <-chan struct{}, d time.Duration) bool {
 	}
 }
 
+// Describe tells who the daemon is, and which of its guarantees hold where it runs.
+func (c *Client) Describe(ctx context.Context) (*pb.DescribeResponse, error) {
+	r, err := c.controlRPC.Describe(ctx, &pb.DescribeRequest{})
+	if err != nil {
+		return nil, c.rpcError(ctx, err, "describe the daemon")
+	}
+	return r, nil
+}
+
 // Pools describes all pools of the daemon, by name.
 func (c *Client) Pools(ctx context.Context) ([]*pb.Pool, error) {
 	r, err := c.controlRPC.ListPools(ctx, &pb.ListPoolsRequest{})

@@ -199,6 +199,11 @@ func (p *Pool) Info(ctx context.Context) (*pb.Pool, error) {
 	return r.GetPool(), nil
 }
 
+// Daemon describes the daemon that the pool is on; see [Client.Describe].
+func (p *Pool) Daemon(ctx context.Context) (*pb.DescribeResponse, error) {
+	return p.client.Describe(ctx)
+}
+
 // Close refuses new calls, for every client of the pool. What has been accepted runs to its end; then the workers stop. It does
 // not wait for that, Join does. Idempotent.
 func (p *Pool) Close() error {

@@ -79,6 +79,30 @@ func peerInode(conn *net.UnixConn) uint64 {
 	return inode
 }
 
+// kernelIdentity is how surely the kernel can tell who is at the other end of a socket.
+func kernelIdentity() string {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return byPid
+	}
+	defer unix.Close(pair[0])
+	defer unix.Close(pair[1])
+	fd, err := unix.GetsockoptInt(pair[0], unix.SOL_SOCKET, unix.SO_PEERPIDFD)
+	if err != nil {
+		return byPid
+	}
+	defer unix.Close(fd)
+	if pidfsInode(fd) == 0 {
+		return byPid
+	}
+	return byPidfd
+}
+
+func hasPidfd() bool {
+	fd, err := unix.PidfdOpen(os.Getpid(), 0)
+	return err == nil && unix.Close(fd) == nil
+}
+
 // sameGroup tells whether the peer is in the process group that the un-reaped process leader leads.
 func sameGroup(peer peerInfo, leader int) bool {
 	return whilePeer(peer, func() bool {
@@ -98,7 +122,7 @@ func sameCgroup(peer peerInfo, child int) error {
 		return err
 	}
 	if there == own {
-		return fmt.Errorf("the process that was started is in the daemon's own cgroup %s, so that this proves nothing; see procpool doctor", own)
+		return fmt.Errorf("the process that was started is in the daemon's own cgroup %s, so that this proves nothing; start it by what makes one for it (systemd-run --scope)", own)
 	}
 	if !whilePeer(peer, func() bool {
 		here, err := cgroupOf(int(peer.pid))

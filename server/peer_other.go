@@ -20,3 +20,9 @@ func pidfsInode(int) uint64          { return 0 }
 func sameGroup(peerInfo, int) bool { return false }
 
 func sameCgroup(peerInfo, int) error { return errors.New("this system has no cgroups") }
+
+func kernelIdentity() string { return byToken }
+
+func hasPidfd() bool { return false }
+
+func cgroupOf(int) (string, error) { return "", errors.New("this system has no cgroups") }

@@ -32,6 +32,7 @@ import (
 // Server is a daemon.
 type Server struct {
 	cfg     Config
+	started time.Time
 	api     *socket // nil if somebody else has bound the client socket
 	clients net.Listener
 	workers *socket
@@ -69,7 +70,7 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configuration: %w", err)
 	}
-	s := &Server{cfg: cfg, pools: make(map[string]*pool), calls: make(map[string]callRef)}
+	s := &Server{cfg: cfg, started: time.Now(), pools: make(map[string]*pool), calls: make(map[string]callRef)}
 	s.guardian = workerproc.NewGuardian(func(err error) {
 		cfg.Logger.Warn("should this daemon be killed, workers that hang or are stopped would live on", "reason", err)
 	})

@@ -1,6 +1,7 @@
 package workerproc
 
 import (
+	"errors"
 	"sync"
 )
 
@@ -35,11 +36,20 @@ func NewGuardian(report func(error)) *Guardian {
 	return &Guardian{report: report, workers: make(map[*Process]uint32), awake: make(chan struct{}, 1), done: make(chan struct{})}
 }
 
-// State is the process id of the guardian; 0 while it starts, or if there has been no worker yet. An error says why there is none.
+var errStarting = errors.New("it is being started")
+
+// State is the process id of the guardian; 0 if there has been no worker yet. An error says why there is none, or would be none.
 func (g *Guardian) State() (pid int, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.pid, g.err
+	switch {
+	case !g.running:
+		return 0, guardable()
+	case g.pid == 0 && g.err == nil:
+		return 0, errStarting
+	default:
+		return g.pid, g.err
+	}
 }
 
 // Close ends the guardian. All workers must have been reaped.

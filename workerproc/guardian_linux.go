@@ -131,22 +131,34 @@ func (g *Guardian) stand() (ready bool, err error) {
 	}
 }
 
-// startGuardian starts this program once more, as a guardian: in a session of its own, where no terminal's signals reach it, with nothing of ours but the socket.
-// What is sent before it has started waits there.
-func startGuardian() (*os.Process, *net.UnixConn, error) {
+// guardable says why this process cannot have a guardian.
+func guardable() error {
 	if os.Getenv(guard.Mark) != "" {
-		return nil, nil, fmt.Errorf("this process was started as one and has become something else: %w", errors.ErrUnsupported)
+		return fmt.Errorf("this process was started as one and has become something else: %w", errors.ErrUnsupported)
 	}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, s := range info.Settings {
 			if s.Key == "-buildmode" && s.Value != "exe" && s.Value != "pie" {
-				return nil, nil, fmt.Errorf("this program is not a Go program (buildmode %s), so that it cannot be started as one: %w", s.Value, errors.ErrUnsupported)
+				return fmt.Errorf("this program is not a Go program (buildmode %s), so that it cannot be started as one: %w", s.Value, errors.ErrUnsupported)
 			}
 		}
 	}
 	self, err := unix.PidfdOpen(os.Getpid(), 0)
 	if err != nil {
-		return nil, nil, fmt.Errorf("it needs a pidfd (Linux 5.4): %w: %w", err, errors.ErrUnsupported)
+		return fmt.Errorf("it needs a pidfd (Linux 5.4): %w: %w", err, errors.ErrUnsupported)
+	}
+	return unix.Close(self)
+}
+
+// startGuardian starts this program once more, as a guardian: in a session of its own, where no terminal's signals reach it, with nothing of ours but the socket.
+// What is sent before it has started waits there.
+func startGuardian() (*os.Process, *net.UnixConn, error) {
+	if err := guardable(); err != nil {
+		return nil, nil, err
+	}
+	self, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		return nil, nil, err
 	}
 	defer unix.Close(self)
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)

@@ -242,6 +242,15 @@ func (p *Process) Pid() int { return p.proc.Pid }
 // Begin says that the process is being given work, after having had none: what looked like a crash in its output before was none.
 func (p *Process) Begin() { p.lines.begin() }
 
+// Recordable says why workers started here have no progress record; nil if they have one.
+func Recordable() error {
+	f, err := newRecord(ProgressSize)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
 // Hold calls f unless the process has been reaped, and it is not reaped meanwhile: nobody else can get its number, nor that of its group.
 // pidfd is a descriptor for the process until f returns; -1 where the system has none. It reports whether f was called.
 func (p *Process) Hold(f func(pid, pidfd int)) bool {

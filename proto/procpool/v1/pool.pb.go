@@ -210,6 +210,225 @@ func (WorkerState) EnumDescriptor() ([]byte, []int) {
 	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{2}
 }
 
+// DescribeRequest asks for the daemon itself.
+type DescribeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeRequest) Reset() {
+	*x = DescribeRequest{}
+	mi := &file_procpool_v1_pool_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeRequest) ProtoMessage() {}
+
+func (x *DescribeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_procpool_v1_pool_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeRequest.ProtoReflect.Descriptor instead.
+func (*DescribeRequest) Descriptor() ([]byte, []int) {
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{0}
+}
+
+// DescribeResponse is the daemon.
+type DescribeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Version of its program, "v0.1.0" or "(devel)".
+	Version string `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	// Process id.
+	Pid int64 `protobuf:"varint,2,opt,name=pid,proto3" json:"pid,omitempty"`
+	// User that it and its workers run as.
+	Uid uint32 `protobuf:"varint,3,opt,name=uid,proto3" json:"uid,omitempty"`
+	// When it was started.
+	Started *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=started,proto3" json:"started,omitempty"`
+	// Path of its client socket.
+	Socket string `protobuf:"bytes,5,opt,name=socket,proto3" json:"socket,omitempty"`
+	// True if it lives inside its only client's program.
+	Embedded bool `protobuf:"varint,6,opt,name=embedded,proto3" json:"embedded,omitempty"`
+	// What it promises, and whether it can keep that here.
+	Guarantees    []*Guarantee `protobuf:"bytes,7,rep,name=guarantees,proto3" json:"guarantees,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeResponse) Reset() {
+	*x = DescribeResponse{}
+	mi := &file_procpool_v1_pool_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeResponse) ProtoMessage() {}
+
+func (x *DescribeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_procpool_v1_pool_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeResponse.ProtoReflect.Descriptor instead.
+func (*DescribeResponse) Descriptor() ([]byte, []int) {
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *DescribeResponse) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *DescribeResponse) GetPid() int64 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *DescribeResponse) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *DescribeResponse) GetStarted() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Started
+	}
+	return nil
+}
+
+func (x *DescribeResponse) GetSocket() string {
+	if x != nil {
+		return x.Socket
+	}
+	return ""
+}
+
+func (x *DescribeResponse) GetEmbedded() bool {
+	if x != nil {
+		return x.Embedded
+	}
+	return false
+}
+
+func (x *DescribeResponse) GetGuarantees() []*Guarantee {
+	if x != nil {
+		return x.Guarantees
+	}
+	return nil
+}
+
+// Guarantee is something that the daemon does for its users, where the system has what it takes.
+type Guarantee struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What, in a few words: "worker identity", "guardian".
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// True if it holds.
+	Active bool `protobuf:"varint,2,opt,name=active,proto3" json:"active,omitempty"`
+	// True if nobody should use a daemon without it.
+	Essential bool `protobuf:"varint,3,opt,name=essential,proto3" json:"essential,omitempty"`
+	// By which means, or what there is instead.
+	How string `protobuf:"bytes,4,opt,name=how,proto3" json:"how,omitempty"`
+	// What to do about it if it is not active. May be empty.
+	Advice        string `protobuf:"bytes,5,opt,name=advice,proto3" json:"advice,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Guarantee) Reset() {
+	*x = Guarantee{}
+	mi := &file_procpool_v1_pool_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Guarantee) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Guarantee) ProtoMessage() {}
+
+func (x *Guarantee) ProtoReflect() protoreflect.Message {
+	mi := &file_procpool_v1_pool_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Guarantee.ProtoReflect.Descriptor instead.
+func (*Guarantee) Descriptor() ([]byte, []int) {
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Guarantee) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Guarantee) GetActive() bool {
+	if x != nil {
+		return x.Active
+	}
+	return false
+}
+
+func (x *Guarantee) GetEssential() bool {
+	if x != nil {
+		return x.Essential
+	}
+	return false
+}
+
+func (x *Guarantee) GetHow() string {
+	if x != nil {
+		return x.How
+	}
+	return ""
+}
+
+func (x *Guarantee) GetAdvice() string {
+	if x != nil {
+		return x.Advice
+	}
+	return ""
+}
+
 // PoolSpec is what a pool is made of. The client sends it.
 type PoolSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -238,7 +457,7 @@ type PoolSpec struct {
 
 func (x *PoolSpec) Reset() {
 	*x = PoolSpec{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[0]
+	mi := &file_procpool_v1_pool_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -250,7 +469,7 @@ func (x *PoolSpec) String() string {
 func (*PoolSpec) ProtoMessage() {}
 
 func (x *PoolSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[0]
+	mi := &file_procpool_v1_pool_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -263,7 +482,7 @@ func (x *PoolSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PoolSpec.ProtoReflect.Descriptor instead.
 func (*PoolSpec) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{0}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *PoolSpec) GetName() string {
@@ -355,7 +574,7 @@ type Program struct {
 
 func (x *Program) Reset() {
 	*x = Program{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[1]
+	mi := &file_procpool_v1_pool_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -367,7 +586,7 @@ func (x *Program) String() string {
 func (*Program) ProtoMessage() {}
 
 func (x *Program) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[1]
+	mi := &file_procpool_v1_pool_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -380,7 +599,7 @@ func (x *Program) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Program.ProtoReflect.Descriptor instead.
 func (*Program) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{1}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Program) GetPath() string {
@@ -483,7 +702,7 @@ type Pool struct {
 
 func (x *Pool) Reset() {
 	*x = Pool{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[2]
+	mi := &file_procpool_v1_pool_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -495,7 +714,7 @@ func (x *Pool) String() string {
 func (*Pool) ProtoMessage() {}
 
 func (x *Pool) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[2]
+	mi := &file_procpool_v1_pool_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -508,7 +727,7 @@ func (x *Pool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pool.ProtoReflect.Descriptor instead.
 func (*Pool) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{2}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Pool) GetName() string {
@@ -629,7 +848,7 @@ type PoolFunction struct {
 
 func (x *PoolFunction) Reset() {
 	*x = PoolFunction{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[3]
+	mi := &file_procpool_v1_pool_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -641,7 +860,7 @@ func (x *PoolFunction) String() string {
 func (*PoolFunction) ProtoMessage() {}
 
 func (x *PoolFunction) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[3]
+	mi := &file_procpool_v1_pool_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -654,7 +873,7 @@ func (x *PoolFunction) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PoolFunction.ProtoReflect.Descriptor instead.
 func (*PoolFunction) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{3}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *PoolFunction) GetName() string {
@@ -701,7 +920,7 @@ type Worker struct {
 
 func (x *Worker) Reset() {
 	*x = Worker{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[4]
+	mi := &file_procpool_v1_pool_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -713,7 +932,7 @@ func (x *Worker) String() string {
 func (*Worker) ProtoMessage() {}
 
 func (x *Worker) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[4]
+	mi := &file_procpool_v1_pool_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -726,7 +945,7 @@ func (x *Worker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Worker.ProtoReflect.Descriptor instead.
 func (*Worker) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{4}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Worker) GetName() string {
@@ -839,7 +1058,7 @@ type Call struct {
 
 func (x *Call) Reset() {
 	*x = Call{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[5]
+	mi := &file_procpool_v1_pool_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -851,7 +1070,7 @@ func (x *Call) String() string {
 func (*Call) ProtoMessage() {}
 
 func (x *Call) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[5]
+	mi := &file_procpool_v1_pool_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -864,7 +1083,7 @@ func (x *Call) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Call.ProtoReflect.Descriptor instead.
 func (*Call) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{5}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Call) GetId() string {
@@ -983,7 +1202,7 @@ type CreatePoolRequest struct {
 
 func (x *CreatePoolRequest) Reset() {
 	*x = CreatePoolRequest{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[6]
+	mi := &file_procpool_v1_pool_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -995,7 +1214,7 @@ func (x *CreatePoolRequest) String() string {
 func (*CreatePoolRequest) ProtoMessage() {}
 
 func (x *CreatePoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[6]
+	mi := &file_procpool_v1_pool_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1008,7 +1227,7 @@ func (x *CreatePoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreatePoolRequest.ProtoReflect.Descriptor instead.
 func (*CreatePoolRequest) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{6}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CreatePoolRequest) GetSpec() *PoolSpec {
@@ -1029,7 +1248,7 @@ type CreatePoolResponse struct {
 
 func (x *CreatePoolResponse) Reset() {
 	*x = CreatePoolResponse{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[7]
+	mi := &file_procpool_v1_pool_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1041,7 +1260,7 @@ func (x *CreatePoolResponse) String() string {
 func (*CreatePoolResponse) ProtoMessage() {}
 
 func (x *CreatePoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[7]
+	mi := &file_procpool_v1_pool_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1054,7 +1273,7 @@ func (x *CreatePoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreatePoolResponse.ProtoReflect.Descriptor instead.
 func (*CreatePoolResponse) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{7}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CreatePoolResponse) GetPool() *Pool {
@@ -1075,7 +1294,7 @@ type OpenPoolRequest struct {
 
 func (x *OpenPoolRequest) Reset() {
 	*x = OpenPoolRequest{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[8]
+	mi := &file_procpool_v1_pool_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1087,7 +1306,7 @@ func (x *OpenPoolRequest) String() string {
 func (*OpenPoolRequest) ProtoMessage() {}
 
 func (x *OpenPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[8]
+	mi := &file_procpool_v1_pool_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1100,7 +1319,7 @@ func (x *OpenPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenPoolRequest.ProtoReflect.Descriptor instead.
 func (*OpenPoolRequest) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{8}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *OpenPoolRequest) GetSpec() *PoolSpec {
@@ -1132,7 +1351,7 @@ type OpenPoolResponse struct {
 
 func (x *OpenPoolResponse) Reset() {
 	*x = OpenPoolResponse{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[9]
+	mi := &file_procpool_v1_pool_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1144,7 +1363,7 @@ func (x *OpenPoolResponse) String() string {
 func (*OpenPoolResponse) ProtoMessage() {}
 
 func (x *OpenPoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[9]
+	mi := &file_procpool_v1_pool_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1157,7 +1376,7 @@ func (x *OpenPoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenPoolResponse.ProtoReflect.Descriptor instead.
 func (*OpenPoolResponse) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{9}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *OpenPoolResponse) GetOpened() *Pool {
@@ -1223,7 +1442,7 @@ type WorkerOutput struct {
 
 func (x *WorkerOutput) Reset() {
 	*x = WorkerOutput{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[10]
+	mi := &file_procpool_v1_pool_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1235,7 +1454,7 @@ func (x *WorkerOutput) String() string {
 func (*WorkerOutput) ProtoMessage() {}
 
 func (x *WorkerOutput) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[10]
+	mi := &file_procpool_v1_pool_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1248,7 +1467,7 @@ func (x *WorkerOutput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerOutput.ProtoReflect.Descriptor instead.
 func (*WorkerOutput) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{10}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *WorkerOutput) GetWorker() string {
@@ -1304,7 +1523,7 @@ type GetPoolRequest struct {
 
 func (x *GetPoolRequest) Reset() {
 	*x = GetPoolRequest{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[11]
+	mi := &file_procpool_v1_pool_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1316,7 +1535,7 @@ func (x *GetPoolRequest) String() string {
 func (*GetPoolRequest) ProtoMessage() {}
 
 func (x *GetPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[11]
+	mi := &file_procpool_v1_pool_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1329,7 +1548,7 @@ func (x *GetPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPoolRequest.ProtoReflect.Descriptor instead.
 func (*GetPoolRequest) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{11}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GetPoolRequest) GetPool() string {
@@ -1350,7 +1569,7 @@ type GetPoolResponse struct {
 
 func (x *GetPoolResponse) Reset() {
 	*x = GetPoolResponse{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[12]
+	mi := &file_procpool_v1_pool_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1362,7 +1581,7 @@ func (x *GetPoolResponse) String() string {
 func (*GetPoolResponse) ProtoMessage() {}
 
 func (x *GetPoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[12]
+	mi := &file_procpool_v1_pool_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1375,7 +1594,7 @@ func (x *GetPoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPoolResponse.ProtoReflect.Descriptor instead.
 func (*GetPoolResponse) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{12}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetPoolResponse) GetPool() *Pool {
@@ -1394,7 +1613,7 @@ type ListPoolsRequest struct {
 
 func (x *ListPoolsRequest) Reset() {
 	*x = ListPoolsRequest{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[13]
+	mi := &file_procpool_v1_pool_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1406,7 +1625,7 @@ func (x *ListPoolsRequest) String() string {
 func (*ListPoolsRequest) ProtoMessage() {}
 
 func (x *ListPoolsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[13]
+	mi := &file_procpool_v1_pool_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1419,7 +1638,7 @@ func (x *ListPoolsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPoolsRequest.ProtoReflect.Descriptor instead.
 func (*ListPoolsRequest) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{13}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{16}
 }
 
 // ListPoolsResponse is all pools, by name.
@@ -1433,7 +1652,7 @@ type ListPoolsResponse struct {
 
 func (x *ListPoolsResponse) Reset() {
 	*x = ListPoolsResponse{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[14]
+	mi := &file_procpool_v1_pool_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1445,7 +1664,7 @@ func (x *ListPoolsResponse) String() string {
 func (*ListPoolsResponse) ProtoMessage() {}
 
 func (x *ListPoolsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[14]
+	mi := &file_procpool_v1_pool_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1458,7 +1677,7 @@ func (x *ListPoolsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPoolsResponse.ProtoReflect.Descriptor instead.
 func (*ListPoolsResponse) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{14}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListPoolsResponse) GetPools() []*Pool {
@@ -1479,7 +1698,7 @@ type ListWorkersRequest struct {
 
 func (x *ListWorkersRequest) Reset() {
 	*x = ListWorkersRequest{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[15]
+	mi := &file_procpool_v1_pool_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1491,7 +1710,7 @@ func (x *ListWorkersRequest) String() string {
 func (*ListWorkersRequest) ProtoMessage() {}
 
 func (x *ListWorkersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[15]
+	mi := &file_procpool_v1_pool_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1504,7 +1723,7 @@ func (x *ListWorkersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkersRequest.ProtoReflect.Descriptor instead.
 func (*ListWorkersRequest) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{15}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListWorkersRequest) GetPool() string {
@@ -1525,7 +1744,7 @@ type ListWorkersResponse struct {
 
 func (x *ListWorkersResponse) Reset() {
 	*x = ListWorkersResponse{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[16]
+	mi := &file_procpool_v1_pool_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1537,7 +1756,7 @@ func (x *ListWorkersResponse) String() string {
 func (*ListWorkersResponse) ProtoMessage() {}
 
 func (x *ListWorkersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[16]
+	mi := &file_procpool_v1_pool_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1550,7 +1769,7 @@ func (x *ListWorkersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkersResponse.ProtoReflect.Descriptor instead.
 func (*ListWorkersResponse) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{16}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListWorkersResponse) GetWorkers() []*Worker {
@@ -1571,7 +1790,7 @@ type ListCallsRequest struct {
 
 func (x *ListCallsRequest) Reset() {
 	*x = ListCallsRequest{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[17]
+	mi := &file_procpool_v1_pool_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1583,7 +1802,7 @@ func (x *ListCallsRequest) String() string {
 func (*ListCallsRequest) ProtoMessage() {}
 
 func (x *ListCallsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[17]
+	mi := &file_procpool_v1_pool_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1596,7 +1815,7 @@ func (x *ListCallsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCallsRequest.ProtoReflect.Descriptor instead.
 func (*ListCallsRequest) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{17}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListCallsRequest) GetPool() string {
@@ -1617,7 +1836,7 @@ type ListCallsResponse struct {
 
 func (x *ListCallsResponse) Reset() {
 	*x = ListCallsResponse{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[18]
+	mi := &file_procpool_v1_pool_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1629,7 +1848,7 @@ func (x *ListCallsResponse) String() string {
 func (*ListCallsResponse) ProtoMessage() {}
 
 func (x *ListCallsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[18]
+	mi := &file_procpool_v1_pool_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1642,7 +1861,7 @@ func (x *ListCallsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCallsResponse.ProtoReflect.Descriptor instead.
 func (*ListCallsResponse) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{18}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListCallsResponse) GetCalls() []*Call {
@@ -1685,7 +1904,7 @@ type MapRequest struct {
 
 func (x *MapRequest) Reset() {
 	*x = MapRequest{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[19]
+	mi := &file_procpool_v1_pool_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1697,7 +1916,7 @@ func (x *MapRequest) String() string {
 func (*MapRequest) ProtoMessage() {}
 
 func (x *MapRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[19]
+	mi := &file_procpool_v1_pool_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1710,7 +1929,7 @@ func (x *MapRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MapRequest.ProtoReflect.Descriptor instead.
 func (*MapRequest) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{19}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *MapRequest) GetPool() string {
@@ -1807,7 +2026,7 @@ type MapResponse struct {
 
 func (x *MapResponse) Reset() {
 	*x = MapResponse{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[20]
+	mi := &file_procpool_v1_pool_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1819,7 +2038,7 @@ func (x *MapResponse) String() string {
 func (*MapResponse) ProtoMessage() {}
 
 func (x *MapResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[20]
+	mi := &file_procpool_v1_pool_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1832,7 +2051,7 @@ func (x *MapResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MapResponse.ProtoReflect.Descriptor instead.
 func (*MapResponse) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{20}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *MapResponse) GetAccepted() *CallAccepted {
@@ -1880,7 +2099,7 @@ type CallAccepted struct {
 
 func (x *CallAccepted) Reset() {
 	*x = CallAccepted{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[21]
+	mi := &file_procpool_v1_pool_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1892,7 +2111,7 @@ func (x *CallAccepted) String() string {
 func (*CallAccepted) ProtoMessage() {}
 
 func (x *CallAccepted) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[21]
+	mi := &file_procpool_v1_pool_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1905,7 +2124,7 @@ func (x *CallAccepted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallAccepted.ProtoReflect.Descriptor instead.
 func (*CallAccepted) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{21}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CallAccepted) GetCallId() string {
@@ -1971,7 +2190,7 @@ type ApplyAsyncRequest struct {
 
 func (x *ApplyAsyncRequest) Reset() {
 	*x = ApplyAsyncRequest{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[22]
+	mi := &file_procpool_v1_pool_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1983,7 +2202,7 @@ func (x *ApplyAsyncRequest) String() string {
 func (*ApplyAsyncRequest) ProtoMessage() {}
 
 func (x *ApplyAsyncRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[22]
+	mi := &file_procpool_v1_pool_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1996,7 +2215,7 @@ func (x *ApplyAsyncRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyAsyncRequest.ProtoReflect.Descriptor instead.
 func (*ApplyAsyncRequest) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{22}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ApplyAsyncRequest) GetPool() string {
@@ -2100,7 +2319,7 @@ type ApplyAsyncResponse struct {
 
 func (x *ApplyAsyncResponse) Reset() {
 	*x = ApplyAsyncResponse{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[23]
+	mi := &file_procpool_v1_pool_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2112,7 +2331,7 @@ func (x *ApplyAsyncResponse) String() string {
 func (*ApplyAsyncResponse) ProtoMessage() {}
 
 func (x *ApplyAsyncResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[23]
+	mi := &file_procpool_v1_pool_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2125,7 +2344,7 @@ func (x *ApplyAsyncResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyAsyncResponse.ProtoReflect.Descriptor instead.
 func (*ApplyAsyncResponse) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{23}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ApplyAsyncResponse) GetAccepted() *CallAccepted {
@@ -2185,7 +2404,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[24]
+	mi := &file_procpool_v1_pool_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2197,7 +2416,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[24]
+	mi := &file_procpool_v1_pool_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2210,7 +2429,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{24}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ApplyRequest) GetPool() string {
@@ -2304,7 +2523,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[25]
+	mi := &file_procpool_v1_pool_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2316,7 +2535,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[25]
+	mi := &file_procpool_v1_pool_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2329,7 +2548,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{25}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ApplyResponse) GetCallId() string {
@@ -2387,7 +2606,7 @@ type CancelRequest struct {
 
 func (x *CancelRequest) Reset() {
 	*x = CancelRequest{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[26]
+	mi := &file_procpool_v1_pool_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2399,7 +2618,7 @@ func (x *CancelRequest) String() string {
 func (*CancelRequest) ProtoMessage() {}
 
 func (x *CancelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[26]
+	mi := &file_procpool_v1_pool_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2412,7 +2631,7 @@ func (x *CancelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRequest.ProtoReflect.Descriptor instead.
 func (*CancelRequest) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{26}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CancelRequest) GetCallId() string {
@@ -2438,7 +2657,7 @@ type CancelResponse struct {
 
 func (x *CancelResponse) Reset() {
 	*x = CancelResponse{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[27]
+	mi := &file_procpool_v1_pool_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2450,7 +2669,7 @@ func (x *CancelResponse) String() string {
 func (*CancelResponse) ProtoMessage() {}
 
 func (x *CancelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[27]
+	mi := &file_procpool_v1_pool_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2463,7 +2682,7 @@ func (x *CancelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelResponse.ProtoReflect.Descriptor instead.
 func (*CancelResponse) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{27}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{30}
 }
 
 // ClosePoolRequest closes a pool.
@@ -2477,7 +2696,7 @@ type ClosePoolRequest struct {
 
 func (x *ClosePoolRequest) Reset() {
 	*x = ClosePoolRequest{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[28]
+	mi := &file_procpool_v1_pool_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2489,7 +2708,7 @@ func (x *ClosePoolRequest) String() string {
 func (*ClosePoolRequest) ProtoMessage() {}
 
 func (x *ClosePoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[28]
+	mi := &file_procpool_v1_pool_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2502,7 +2721,7 @@ func (x *ClosePoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClosePoolRequest.ProtoReflect.Descriptor instead.
 func (*ClosePoolRequest) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{28}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ClosePoolRequest) GetPool() string {
@@ -2521,7 +2740,7 @@ type ClosePoolResponse struct {
 
 func (x *ClosePoolResponse) Reset() {
 	*x = ClosePoolResponse{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[29]
+	mi := &file_procpool_v1_pool_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2533,7 +2752,7 @@ func (x *ClosePoolResponse) String() string {
 func (*ClosePoolResponse) ProtoMessage() {}
 
 func (x *ClosePoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[29]
+	mi := &file_procpool_v1_pool_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2546,7 +2765,7 @@ func (x *ClosePoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClosePoolResponse.ProtoReflect.Descriptor instead.
 func (*ClosePoolResponse) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{29}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{32}
 }
 
 // JoinPoolRequest waits for a pool.
@@ -2560,7 +2779,7 @@ type JoinPoolRequest struct {
 
 func (x *JoinPoolRequest) Reset() {
 	*x = JoinPoolRequest{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[30]
+	mi := &file_procpool_v1_pool_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2572,7 +2791,7 @@ func (x *JoinPoolRequest) String() string {
 func (*JoinPoolRequest) ProtoMessage() {}
 
 func (x *JoinPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[30]
+	mi := &file_procpool_v1_pool_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2585,7 +2804,7 @@ func (x *JoinPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinPoolRequest.ProtoReflect.Descriptor instead.
 func (*JoinPoolRequest) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{30}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *JoinPoolRequest) GetPool() string {
@@ -2604,7 +2823,7 @@ type JoinPoolResponse struct {
 
 func (x *JoinPoolResponse) Reset() {
 	*x = JoinPoolResponse{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[31]
+	mi := &file_procpool_v1_pool_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2616,7 +2835,7 @@ func (x *JoinPoolResponse) String() string {
 func (*JoinPoolResponse) ProtoMessage() {}
 
 func (x *JoinPoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[31]
+	mi := &file_procpool_v1_pool_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2629,7 +2848,7 @@ func (x *JoinPoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinPoolResponse.ProtoReflect.Descriptor instead.
 func (*JoinPoolResponse) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{31}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{34}
 }
 
 // TerminatePoolRequest ends a pool.
@@ -2643,7 +2862,7 @@ type TerminatePoolRequest struct {
 
 func (x *TerminatePoolRequest) Reset() {
 	*x = TerminatePoolRequest{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[32]
+	mi := &file_procpool_v1_pool_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2655,7 +2874,7 @@ func (x *TerminatePoolRequest) String() string {
 func (*TerminatePoolRequest) ProtoMessage() {}
 
 func (x *TerminatePoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[32]
+	mi := &file_procpool_v1_pool_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2668,7 +2887,7 @@ func (x *TerminatePoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminatePoolRequest.ProtoReflect.Descriptor instead.
 func (*TerminatePoolRequest) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{32}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *TerminatePoolRequest) GetPool() string {
@@ -2687,7 +2906,7 @@ type TerminatePoolResponse struct {
 
 func (x *TerminatePoolResponse) Reset() {
 	*x = TerminatePoolResponse{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[33]
+	mi := &file_procpool_v1_pool_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2699,7 +2918,7 @@ func (x *TerminatePoolResponse) String() string {
 func (*TerminatePoolResponse) ProtoMessage() {}
 
 func (x *TerminatePoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[33]
+	mi := &file_procpool_v1_pool_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2712,14 +2931,31 @@ func (x *TerminatePoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminatePoolResponse.ProtoReflect.Descriptor instead.
 func (*TerminatePoolResponse) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{33}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{36}
 }
 
 var File_procpool_v1_pool_proto protoreflect.FileDescriptor
 
 const file_procpool_v1_pool_proto_rawDesc = "" +
 	"\n" +
-	"\x16procpool/v1/pool.proto\x12\vprocpool.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19procpool/v1/payload.proto\"\xb1\x03\n" +
+	"\x16procpool/v1/pool.proto\x12\vprocpool.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19procpool/v1/payload.proto\"\x11\n" +
+	"\x0fDescribeRequest\"\xf2\x01\n" +
+	"\x10DescribeResponse\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\x12\x10\n" +
+	"\x03pid\x18\x02 \x01(\x03R\x03pid\x12\x10\n" +
+	"\x03uid\x18\x03 \x01(\rR\x03uid\x124\n" +
+	"\astarted\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x12\x16\n" +
+	"\x06socket\x18\x05 \x01(\tR\x06socket\x12\x1a\n" +
+	"\bembedded\x18\x06 \x01(\bR\bembedded\x126\n" +
+	"\n" +
+	"guarantees\x18\a \x03(\v2\x16.procpool.v1.GuaranteeR\n" +
+	"guarantees\"\x7f\n" +
+	"\tGuarantee\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06active\x18\x02 \x01(\bR\x06active\x12\x1c\n" +
+	"\tessential\x18\x03 \x01(\bR\tessential\x12\x10\n" +
+	"\x03how\x18\x04 \x01(\tR\x03how\x12\x16\n" +
+	"\x06advice\x18\x05 \x01(\tR\x06advice\"\xb1\x03\n" +
 	"\bPoolSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12.\n" +
 	"\aprogram\x18\x02 \x01(\v2\x14.procpool.v1.ProgramR\aprogram\x12\x18\n" +
@@ -2925,8 +3161,9 @@ const file_procpool_v1_pool_proto_rawDesc = "" +
 	"\x15WORKER_STATE_STARTING\x10\x01\x12\x15\n" +
 	"\x11WORKER_STATE_IDLE\x10\x02\x12\x15\n" +
 	"\x11WORKER_STATE_BUSY\x10\x03\x12\x19\n" +
-	"\x15WORKER_STATE_STOPPING\x10\x042\xd8\a\n" +
-	"\vPoolService\x12M\n" +
+	"\x15WORKER_STATE_STOPPING\x10\x042\xa1\b\n" +
+	"\vPoolService\x12G\n" +
+	"\bDescribe\x12\x1c.procpool.v1.DescribeRequest\x1a\x1d.procpool.v1.DescribeResponse\x12M\n" +
 	"\n" +
 	"CreatePool\x12\x1e.procpool.v1.CreatePoolRequest\x1a\x1f.procpool.v1.CreatePoolResponse\x12I\n" +
 	"\bOpenPool\x12\x1c.procpool.v1.OpenPoolRequest\x1a\x1d.procpool.v1.OpenPoolResponse0\x01\x12D\n" +
@@ -2956,138 +3193,145 @@ func file_procpool_v1_pool_proto_rawDescGZIP() []byte {
 }
 
 var file_procpool_v1_pool_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_procpool_v1_pool_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_procpool_v1_pool_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_procpool_v1_pool_proto_goTypes = []any{
 	(PeerMatch)(0),                // 0: procpool.v1.PeerMatch
 	(PoolState)(0),                // 1: procpool.v1.PoolState
 	(WorkerState)(0),              // 2: procpool.v1.WorkerState
-	(*PoolSpec)(nil),              // 3: procpool.v1.PoolSpec
-	(*Program)(nil),               // 4: procpool.v1.Program
-	(*Pool)(nil),                  // 5: procpool.v1.Pool
-	(*PoolFunction)(nil),          // 6: procpool.v1.PoolFunction
-	(*Worker)(nil),                // 7: procpool.v1.Worker
-	(*Call)(nil),                  // 8: procpool.v1.Call
-	(*CreatePoolRequest)(nil),     // 9: procpool.v1.CreatePoolRequest
-	(*CreatePoolResponse)(nil),    // 10: procpool.v1.CreatePoolResponse
-	(*OpenPoolRequest)(nil),       // 11: procpool.v1.OpenPoolRequest
-	(*OpenPoolResponse)(nil),      // 12: procpool.v1.OpenPoolResponse
-	(*WorkerOutput)(nil),          // 13: procpool.v1.WorkerOutput
-	(*GetPoolRequest)(nil),        // 14: procpool.v1.GetPoolRequest
-	(*GetPoolResponse)(nil),       // 15: procpool.v1.GetPoolResponse
-	(*ListPoolsRequest)(nil),      // 16: procpool.v1.ListPoolsRequest
-	(*ListPoolsResponse)(nil),     // 17: procpool.v1.ListPoolsResponse
-	(*ListWorkersRequest)(nil),    // 18: procpool.v1.ListWorkersRequest
-	(*ListWorkersResponse)(nil),   // 19: procpool.v1.ListWorkersResponse
-	(*ListCallsRequest)(nil),      // 20: procpool.v1.ListCallsRequest
-	(*ListCallsResponse)(nil),     // 21: procpool.v1.ListCallsResponse
-	(*MapRequest)(nil),            // 22: procpool.v1.MapRequest
-	(*MapResponse)(nil),           // 23: procpool.v1.MapResponse
-	(*CallAccepted)(nil),          // 24: procpool.v1.CallAccepted
-	(*ApplyAsyncRequest)(nil),     // 25: procpool.v1.ApplyAsyncRequest
-	(*ApplyAsyncResponse)(nil),    // 26: procpool.v1.ApplyAsyncResponse
-	(*ApplyRequest)(nil),          // 27: procpool.v1.ApplyRequest
-	(*ApplyResponse)(nil),         // 28: procpool.v1.ApplyResponse
-	(*CancelRequest)(nil),         // 29: procpool.v1.CancelRequest
-	(*CancelResponse)(nil),        // 30: procpool.v1.CancelResponse
-	(*ClosePoolRequest)(nil),      // 31: procpool.v1.ClosePoolRequest
-	(*ClosePoolResponse)(nil),     // 32: procpool.v1.ClosePoolResponse
-	(*JoinPoolRequest)(nil),       // 33: procpool.v1.JoinPoolRequest
-	(*JoinPoolResponse)(nil),      // 34: procpool.v1.JoinPoolResponse
-	(*TerminatePoolRequest)(nil),  // 35: procpool.v1.TerminatePoolRequest
-	(*TerminatePoolResponse)(nil), // 36: procpool.v1.TerminatePoolResponse
-	(*durationpb.Duration)(nil),   // 37: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 38: google.protobuf.Timestamp
-	(*WorkerExit)(nil),            // 39: procpool.v1.WorkerExit
-	(Outcome)(0),                  // 40: procpool.v1.Outcome
-	(*Batch)(nil),                 // 41: procpool.v1.Batch
-	(*structpb.ListValue)(nil),    // 42: google.protobuf.ListValue
-	(*Results)(nil),               // 43: procpool.v1.Results
-	(*Failure)(nil),               // 44: procpool.v1.Failure
-	(*TaskOutput)(nil),            // 45: procpool.v1.TaskOutput
-	(*structpb.Value)(nil),        // 46: google.protobuf.Value
+	(*DescribeRequest)(nil),       // 3: procpool.v1.DescribeRequest
+	(*DescribeResponse)(nil),      // 4: procpool.v1.DescribeResponse
+	(*Guarantee)(nil),             // 5: procpool.v1.Guarantee
+	(*PoolSpec)(nil),              // 6: procpool.v1.PoolSpec
+	(*Program)(nil),               // 7: procpool.v1.Program
+	(*Pool)(nil),                  // 8: procpool.v1.Pool
+	(*PoolFunction)(nil),          // 9: procpool.v1.PoolFunction
+	(*Worker)(nil),                // 10: procpool.v1.Worker
+	(*Call)(nil),                  // 11: procpool.v1.Call
+	(*CreatePoolRequest)(nil),     // 12: procpool.v1.CreatePoolRequest
+	(*CreatePoolResponse)(nil),    // 13: procpool.v1.CreatePoolResponse
+	(*OpenPoolRequest)(nil),       // 14: procpool.v1.OpenPoolRequest
+	(*OpenPoolResponse)(nil),      // 15: procpool.v1.OpenPoolResponse
+	(*WorkerOutput)(nil),          // 16: procpool.v1.WorkerOutput
+	(*GetPoolRequest)(nil),        // 17: procpool.v1.GetPoolRequest
+	(*GetPoolResponse)(nil),       // 18: procpool.v1.GetPoolResponse
+	(*ListPoolsRequest)(nil),      // 19: procpool.v1.ListPoolsRequest
+	(*ListPoolsResponse)(nil),     // 20: procpool.v1.ListPoolsResponse
+	(*ListWorkersRequest)(nil),    // 21: procpool.v1.ListWorkersRequest
+	(*ListWorkersResponse)(nil),   // 22: procpool.v1.ListWorkersResponse
+	(*ListCallsRequest)(nil),      // 23: procpool.v1.ListCallsRequest
+	(*ListCallsResponse)(nil),     // 24: procpool.v1.ListCallsResponse
+	(*MapRequest)(nil),            // 25: procpool.v1.MapRequest
+	(*MapResponse)(nil),           // 26: procpool.v1.MapResponse
+	(*CallAccepted)(nil),          // 27: procpool.v1.CallAccepted
+	(*ApplyAsyncRequest)(nil),     // 28: procpool.v1.ApplyAsyncRequest
+	(*ApplyAsyncResponse)(nil),    // 29: procpool.v1.ApplyAsyncResponse
+	(*ApplyRequest)(nil),          // 30: procpool.v1.ApplyRequest
+	(*ApplyResponse)(nil),         // 31: procpool.v1.ApplyResponse
+	(*CancelRequest)(nil),         // 32: procpool.v1.CancelRequest
+	(*CancelResponse)(nil),        // 33: procpool.v1.CancelResponse
+	(*ClosePoolRequest)(nil),      // 34: procpool.v1.ClosePoolRequest
+	(*ClosePoolResponse)(nil),     // 35: procpool.v1.ClosePoolResponse
+	(*JoinPoolRequest)(nil),       // 36: procpool.v1.JoinPoolRequest
+	(*JoinPoolResponse)(nil),      // 37: procpool.v1.JoinPoolResponse
+	(*TerminatePoolRequest)(nil),  // 38: procpool.v1.TerminatePoolRequest
+	(*TerminatePoolResponse)(nil), // 39: procpool.v1.TerminatePoolResponse
+	(*timestamppb.Timestamp)(nil), // 40: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 41: google.protobuf.Duration
+	(*WorkerExit)(nil),            // 42: procpool.v1.WorkerExit
+	(Outcome)(0),                  // 43: procpool.v1.Outcome
+	(*Batch)(nil),                 // 44: procpool.v1.Batch
+	(*structpb.ListValue)(nil),    // 45: google.protobuf.ListValue
+	(*Results)(nil),               // 46: procpool.v1.Results
+	(*Failure)(nil),               // 47: procpool.v1.Failure
+	(*TaskOutput)(nil),            // 48: procpool.v1.TaskOutput
+	(*structpb.Value)(nil),        // 49: google.protobuf.Value
 }
 var file_procpool_v1_pool_proto_depIdxs = []int32{
-	4,  // 0: procpool.v1.PoolSpec.program:type_name -> procpool.v1.Program
-	37, // 1: procpool.v1.PoolSpec.start_timeout:type_name -> google.protobuf.Duration
-	37, // 2: procpool.v1.PoolSpec.ready_timeout:type_name -> google.protobuf.Duration
-	37, // 3: procpool.v1.PoolSpec.cancel_grace:type_name -> google.protobuf.Duration
-	37, // 4: procpool.v1.PoolSpec.kill_delay:type_name -> google.protobuf.Duration
-	0,  // 5: procpool.v1.PoolSpec.peer:type_name -> procpool.v1.PeerMatch
-	1,  // 6: procpool.v1.Pool.state:type_name -> procpool.v1.PoolState
-	6,  // 7: procpool.v1.Pool.functions:type_name -> procpool.v1.PoolFunction
-	38, // 8: procpool.v1.Pool.created:type_name -> google.protobuf.Timestamp
-	39, // 9: procpool.v1.Pool.last_exit:type_name -> procpool.v1.WorkerExit
-	2,  // 10: procpool.v1.Worker.state:type_name -> procpool.v1.WorkerState
-	38, // 11: procpool.v1.Worker.started:type_name -> google.protobuf.Timestamp
-	38, // 12: procpool.v1.Worker.since:type_name -> google.protobuf.Timestamp
-	38, // 13: procpool.v1.Call.started:type_name -> google.protobuf.Timestamp
-	38, // 14: procpool.v1.Call.oldest_since:type_name -> google.protobuf.Timestamp
-	3,  // 15: procpool.v1.CreatePoolRequest.spec:type_name -> procpool.v1.PoolSpec
-	5,  // 16: procpool.v1.CreatePoolResponse.pool:type_name -> procpool.v1.Pool
-	3,  // 17: procpool.v1.OpenPoolRequest.spec:type_name -> procpool.v1.PoolSpec
-	5,  // 18: procpool.v1.OpenPoolResponse.opened:type_name -> procpool.v1.Pool
-	13, // 19: procpool.v1.OpenPoolResponse.outputs:type_name -> procpool.v1.WorkerOutput
-	39, // 20: procpool.v1.OpenPoolResponse.exits:type_name -> procpool.v1.WorkerExit
-	1,  // 21: procpool.v1.OpenPoolResponse.state:type_name -> procpool.v1.PoolState
-	5,  // 22: procpool.v1.GetPoolResponse.pool:type_name -> procpool.v1.Pool
-	5,  // 23: procpool.v1.ListPoolsResponse.pools:type_name -> procpool.v1.Pool
-	7,  // 24: procpool.v1.ListWorkersResponse.workers:type_name -> procpool.v1.Worker
-	8,  // 25: procpool.v1.ListCallsResponse.calls:type_name -> procpool.v1.Call
-	37, // 26: procpool.v1.MapRequest.task_timeout:type_name -> google.protobuf.Duration
-	37, // 27: procpool.v1.MapRequest.queue_timeout:type_name -> google.protobuf.Duration
-	40, // 28: procpool.v1.MapRequest.retry_on:type_name -> procpool.v1.Outcome
-	41, // 29: procpool.v1.MapRequest.items:type_name -> procpool.v1.Batch
-	42, // 30: procpool.v1.MapRequest.json:type_name -> google.protobuf.ListValue
-	24, // 31: procpool.v1.MapResponse.accepted:type_name -> procpool.v1.CallAccepted
-	43, // 32: procpool.v1.MapResponse.results:type_name -> procpool.v1.Results
-	44, // 33: procpool.v1.MapResponse.failures:type_name -> procpool.v1.Failure
-	45, // 34: procpool.v1.MapResponse.outputs:type_name -> procpool.v1.TaskOutput
-	37, // 35: procpool.v1.ApplyAsyncRequest.task_timeout:type_name -> google.protobuf.Duration
-	37, // 36: procpool.v1.ApplyAsyncRequest.queue_timeout:type_name -> google.protobuf.Duration
-	40, // 37: procpool.v1.ApplyAsyncRequest.retry_on:type_name -> procpool.v1.Outcome
-	41, // 38: procpool.v1.ApplyAsyncRequest.items:type_name -> procpool.v1.Batch
-	42, // 39: procpool.v1.ApplyAsyncRequest.json:type_name -> google.protobuf.ListValue
-	24, // 40: procpool.v1.ApplyAsyncResponse.accepted:type_name -> procpool.v1.CallAccepted
-	43, // 41: procpool.v1.ApplyAsyncResponse.results:type_name -> procpool.v1.Results
-	44, // 42: procpool.v1.ApplyAsyncResponse.failures:type_name -> procpool.v1.Failure
-	45, // 43: procpool.v1.ApplyAsyncResponse.outputs:type_name -> procpool.v1.TaskOutput
-	37, // 44: procpool.v1.ApplyRequest.task_timeout:type_name -> google.protobuf.Duration
-	37, // 45: procpool.v1.ApplyRequest.queue_timeout:type_name -> google.protobuf.Duration
-	40, // 46: procpool.v1.ApplyRequest.retry_on:type_name -> procpool.v1.Outcome
-	46, // 47: procpool.v1.ApplyRequest.json:type_name -> google.protobuf.Value
-	46, // 48: procpool.v1.ApplyResponse.json:type_name -> google.protobuf.Value
-	44, // 49: procpool.v1.ApplyResponse.failure:type_name -> procpool.v1.Failure
-	9,  // 50: procpool.v1.PoolService.CreatePool:input_type -> procpool.v1.CreatePoolRequest
-	11, // 51: procpool.v1.PoolService.OpenPool:input_type -> procpool.v1.OpenPoolRequest
-	14, // 52: procpool.v1.PoolService.GetPool:input_type -> procpool.v1.GetPoolRequest
-	16, // 53: procpool.v1.PoolService.ListPools:input_type -> procpool.v1.ListPoolsRequest
-	18, // 54: procpool.v1.PoolService.ListWorkers:input_type -> procpool.v1.ListWorkersRequest
-	20, // 55: procpool.v1.PoolService.ListCalls:input_type -> procpool.v1.ListCallsRequest
-	22, // 56: procpool.v1.PoolService.Map:input_type -> procpool.v1.MapRequest
-	25, // 57: procpool.v1.PoolService.ApplyAsync:input_type -> procpool.v1.ApplyAsyncRequest
-	27, // 58: procpool.v1.PoolService.Apply:input_type -> procpool.v1.ApplyRequest
-	29, // 59: procpool.v1.PoolService.Cancel:input_type -> procpool.v1.CancelRequest
-	31, // 60: procpool.v1.PoolService.ClosePool:input_type -> procpool.v1.ClosePoolRequest
-	33, // 61: procpool.v1.PoolService.JoinPool:input_type -> procpool.v1.JoinPoolRequest
-	35, // 62: procpool.v1.PoolService.TerminatePool:input_type -> procpool.v1.TerminatePoolRequest
-	10, // 63: procpool.v1.PoolService.CreatePool:output_type -> procpool.v1.CreatePoolResponse
-	12, // 64: procpool.v1.PoolService.OpenPool:output_type -> procpool.v1.OpenPoolResponse
-	15, // 65: procpool.v1.PoolService.GetPool:output_type -> procpool.v1.GetPoolResponse
-	17, // 66: procpool.v1.PoolService.ListPools:output_type -> procpool.v1.ListPoolsResponse
-	19, // 67: procpool.v1.PoolService.ListWorkers:output_type -> procpool.v1.ListWorkersResponse
-	21, // 68: procpool.v1.PoolService.ListCalls:output_type -> procpool.v1.ListCallsResponse
-	23, // 69: procpool.v1.PoolService.Map:output_type -> procpool.v1.MapResponse
-	26, // 70: procpool.v1.PoolService.ApplyAsync:output_type -> procpool.v1.ApplyAsyncResponse
-	28, // 71: procpool.v1.PoolService.Apply:output_type -> procpool.v1.ApplyResponse
-	30, // 72: procpool.v1.PoolService.Cancel:output_type -> procpool.v1.CancelResponse
-	32, // 73: procpool.v1.PoolService.ClosePool:output_type -> procpool.v1.ClosePoolResponse
-	34, // 74: procpool.v1.PoolService.JoinPool:output_type -> procpool.v1.JoinPoolResponse
-	36, // 75: procpool.v1.PoolService.TerminatePool:output_type -> procpool.v1.TerminatePoolResponse
-	63, // [63:76] is the sub-list for method output_type
-	50, // [50:63] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	40, // 0: procpool.v1.DescribeResponse.started:type_name -> google.protobuf.Timestamp
+	5,  // 1: procpool.v1.DescribeResponse.guarantees:type_name -> procpool.v1.Guarantee
+	7,  // 2: procpool.v1.PoolSpec.program:type_name -> procpool.v1.Program
+	41, // 3: procpool.v1.PoolSpec.start_timeout:type_name -> google.protobuf.Duration
+	41, // 4: procpool.v1.PoolSpec.ready_timeout:type_name -> google.protobuf.Duration
+	41, // 5: procpool.v1.PoolSpec.cancel_grace:type_name -> google.protobuf.Duration
+	41, // 6: procpool.v1.PoolSpec.kill_delay:type_name -> google.protobuf.Duration
+	0,  // 7: procpool.v1.PoolSpec.peer:type_name -> procpool.v1.PeerMatch
+	1,  // 8: procpool.v1.Pool.state:type_name -> procpool.v1.PoolState
+	9,  // 9: procpool.v1.Pool.functions:type_name -> procpool.v1.PoolFunction
+	40, // 10: procpool.v1.Pool.created:type_name -> google.protobuf.Timestamp
+	42, // 11: procpool.v1.Pool.last_exit:type_name -> procpool.v1.WorkerExit
+	2,  // 12: procpool.v1.Worker.state:type_name -> procpool.v1.WorkerState
+	40, // 13: procpool.v1.Worker.started:type_name -> google.protobuf.Timestamp
+	40, // 14: procpool.v1.Worker.since:type_name -> google.protobuf.Timestamp
+	40, // 15: procpool.v1.Call.started:type_name -> google.protobuf.Timestamp
+	40, // 16: procpool.v1.Call.oldest_since:type_name -> google.protobuf.Timestamp
+	6,  // 17: procpool.v1.CreatePoolRequest.spec:type_name -> procpool.v1.PoolSpec
+	8,  // 18: procpool.v1.CreatePoolResponse.pool:type_name -> procpool.v1.Pool
+	6,  // 19: procpool.v1.OpenPoolRequest.spec:type_name -> procpool.v1.PoolSpec
+	8,  // 20: procpool.v1.OpenPoolResponse.opened:type_name -> procpool.v1.Pool
+	16, // 21: procpool.v1.OpenPoolResponse.outputs:type_name -> procpool.v1.WorkerOutput
+	42, // 22: procpool.v1.OpenPoolResponse.exits:type_name -> procpool.v1.WorkerExit
+	1,  // 23: procpool.v1.OpenPoolResponse.state:type_name -> procpool.v1.PoolState
+	8,  // 24: procpool.v1.GetPoolResponse.pool:type_name -> procpool.v1.Pool
+	8,  // 25: procpool.v1.ListPoolsResponse.pools:type_name -> procpool.v1.Pool
+	10, // 26: procpool.v1.ListWorkersResponse.workers:type_name -> procpool.v1.Worker
+	11, // 27: procpool.v1.ListCallsResponse.calls:type_name -> procpool.v1.Call
+	41, // 28: procpool.v1.MapRequest.task_timeout:type_name -> google.protobuf.Duration
+	41, // 29: procpool.v1.MapRequest.queue_timeout:type_name -> google.protobuf.Duration
+	43, // 30: procpool.v1.MapRequest.retry_on:type_name -> procpool.v1.Outcome
+	44, // 31: procpool.v1.MapRequest.items:type_name -> procpool.v1.Batch
+	45, // 32: procpool.v1.MapRequest.json:type_name -> google.protobuf.ListValue
+	27, // 33: procpool.v1.MapResponse.accepted:type_name -> procpool.v1.CallAccepted
+	46, // 34: procpool.v1.MapResponse.results:type_name -> procpool.v1.Results
+	47, // 35: procpool.v1.MapResponse.failures:type_name -> procpool.v1.Failure
+	48, // 36: procpool.v1.MapResponse.outputs:type_name -> procpool.v1.TaskOutput
+	41, // 37: procpool.v1.ApplyAsyncRequest.task_timeout:type_name -> google.protobuf.Duration
+	41, // 38: procpool.v1.ApplyAsyncRequest.queue_timeout:type_name -> google.protobuf.Duration
+	43, // 39: procpool.v1.ApplyAsyncRequest.retry_on:type_name -> procpool.v1.Outcome
+	44, // 40: procpool.v1.ApplyAsyncRequest.items:type_name -> procpool.v1.Batch
+	45, // 41: procpool.v1.ApplyAsyncRequest.json:type_name -> google.protobuf.ListValue
+	27, // 42: procpool.v1.ApplyAsyncResponse.accepted:type_name -> procpool.v1.CallAccepted
+	46, // 43: procpool.v1.ApplyAsyncResponse.results:type_name -> procpool.v1.Results
+	47, // 44: procpool.v1.ApplyAsyncResponse.failures:type_name -> procpool.v1.Failure
+	48, // 45: procpool.v1.ApplyAsyncResponse.outputs:type_name -> procpool.v1.TaskOutput
+	41, // 46: procpool.v1.ApplyRequest.task_timeout:type_name -> google.protobuf.Duration
+	41, // 47: procpool.v1.ApplyRequest.queue_timeout:type_name -> google.protobuf.Duration
+	43, // 48: procpool.v1.ApplyRequest.retry_on:type_name -> procpool.v1.Outcome
+	49, // 49: procpool.v1.ApplyRequest.json:type_name -> google.protobuf.Value
+	49, // 50: procpool.v1.ApplyResponse.json:type_name -> google.protobuf.Value
+	47, // 51: procpool.v1.ApplyResponse.failure:type_name -> procpool.v1.Failure
+	3,  // 52: procpool.v1.PoolService.Describe:input_type -> procpool.v1.DescribeRequest
+	12, // 53: procpool.v1.PoolService.CreatePool:input_type -> procpool.v1.CreatePoolRequest
+	14, // 54: procpool.v1.PoolService.OpenPool:input_type -> procpool.v1.OpenPoolRequest
+	17, // 55: procpool.v1.PoolService.GetPool:input_type -> procpool.v1.GetPoolRequest
+	19, // 56: procpool.v1.PoolService.ListPools:input_type -> procpool.v1.ListPoolsRequest
+	21, // 57: procpool.v1.PoolService.ListWorkers:input_type -> procpool.v1.ListWorkersRequest
+	23, // 58: procpool.v1.PoolService.ListCalls:input_type -> procpool.v1.ListCallsRequest
+	25, // 59: procpool.v1.PoolService.Map:input_type -> procpool.v1.MapRequest
+	28, // 60: procpool.v1.PoolService.ApplyAsync:input_type -> procpool.v1.ApplyAsyncRequest
+	30, // 61: procpool.v1.PoolService.Apply:input_type -> procpool.v1.ApplyRequest
+	32, // 62: procpool.v1.PoolService.Cancel:input_type -> procpool.v1.CancelRequest
+	34, // 63: procpool.v1.PoolService.ClosePool:input_type -> procpool.v1.ClosePoolRequest
+	36, // 64: procpool.v1.PoolService.JoinPool:input_type -> procpool.v1.JoinPoolRequest
+	38, // 65: procpool.v1.PoolService.TerminatePool:input_type -> procpool.v1.TerminatePoolRequest
+	4,  // 66: procpool.v1.PoolService.Describe:output_type -> procpool.v1.DescribeResponse
+	13, // 67: procpool.v1.PoolService.CreatePool:output_type -> procpool.v1.CreatePoolResponse
+	15, // 68: procpool.v1.PoolService.OpenPool:output_type -> procpool.v1.OpenPoolResponse
+	18, // 69: procpool.v1.PoolService.GetPool:output_type -> procpool.v1.GetPoolResponse
+	20, // 70: procpool.v1.PoolService.ListPools:output_type -> procpool.v1.ListPoolsResponse
+	22, // 71: procpool.v1.PoolService.ListWorkers:output_type -> procpool.v1.ListWorkersResponse
+	24, // 72: procpool.v1.PoolService.ListCalls:output_type -> procpool.v1.ListCallsResponse
+	26, // 73: procpool.v1.PoolService.Map:output_type -> procpool.v1.MapResponse
+	29, // 74: procpool.v1.PoolService.ApplyAsync:output_type -> procpool.v1.ApplyAsyncResponse
+	31, // 75: procpool.v1.PoolService.Apply:output_type -> procpool.v1.ApplyResponse
+	33, // 76: procpool.v1.PoolService.Cancel:output_type -> procpool.v1.CancelResponse
+	35, // 77: procpool.v1.PoolService.ClosePool:output_type -> procpool.v1.ClosePoolResponse
+	37, // 78: procpool.v1.PoolService.JoinPool:output_type -> procpool.v1.JoinPoolResponse
+	39, // 79: procpool.v1.PoolService.TerminatePool:output_type -> procpool.v1.TerminatePoolResponse
+	66, // [66:80] is the sub-list for method output_type
+	52, // [52:66] is the sub-list for method input_type
+	52, // [52:52] is the sub-list for extension type_name
+	52, // [52:52] is the sub-list for extension extendee
+	0,  // [0:52] is the sub-list for field type_name
 }
 
 func init() { file_procpool_v1_pool_proto_init() }
@@ -3096,14 +3340,14 @@ func file_procpool_v1_pool_proto_init() {
 		return
 	}
 	file_procpool_v1_payload_proto_init()
-	file_procpool_v1_pool_proto_msgTypes[1].OneofWrappers = []any{}
+	file_procpool_v1_pool_proto_msgTypes[4].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_procpool_v1_pool_proto_rawDesc), len(file_procpool_v1_pool_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   34,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

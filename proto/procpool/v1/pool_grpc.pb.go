@@ -21,6 +21,7 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
+	PoolService_Describe_FullMethodName      = "/procpool.v1.PoolService/Describe"
 	PoolService_CreatePool_FullMethodName    = "/procpool.v1.PoolService/CreatePool"
 	PoolService_OpenPool_FullMethodName      = "/procpool.v1.PoolService/OpenPool"
 	PoolService_GetPool_FullMethodName       = "/procpool.v1.PoolService/GetPool"
@@ -42,6 +43,8 @@ const (
 //
 // PoolService is served on api.sock. A refused RPC has a status whose message says what to do, and a Refusal as its detail.
 type PoolServiceClient interface {
+	// Describe tells who the daemon is, and which of its guarantees hold where it runs.
+	Describe(ctx context.Context, in *DescribeRequest, opts ...grpc.CallOption) (*DescribeResponse, error)
 	// CreatePool makes a named pool that lives until it is closed or terminated.
 	CreatePool(ctx context.Context, in *CreatePoolRequest, opts ...grpc.CallOption) (*CreatePoolResponse, error)
 	// OpenPool makes a pool that lives as long as this stream. It is terminated when the stream ends or the client dies.
@@ -80,6 +83,16 @@ type poolServiceClient struct {
 
 func NewPoolServiceClient(cc grpc.ClientConnInterface) PoolServiceClient {
 	return &poolServiceClient{cc}
+}
+
+func (c *poolServiceClient) Describe(ctx context.Context, in *DescribeRequest, opts ...grpc.CallOption) (*DescribeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DescribeResponse)
+	err := c.cc.Invoke(ctx, PoolService_Describe_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
 }
 
 func (c *poolServiceClient) CreatePool(ctx context.Context, in *CreatePoolRequest, opts ...grpc.CallOption) (*CreatePoolResponse, error) {
@@ -233,6 +246,8 @@ func (c *poolServiceClient) TerminatePool(ctx context.Context, in *TerminatePool
 //
 // PoolService is served on api.sock. A refused RPC has a status whose message says what to do, and a Refusal as its detail.
 type PoolServiceServer interface {
+	// Describe tells who the daemon is, and which of its guarantees hold where it runs.
+	Describe(context.Context, *DescribeRequest) (*DescribeResponse, error)
 	// CreatePool makes a named pool that lives until it is closed or terminated.
 	CreatePool(context.Context, *CreatePoolRequest) (*CreatePoolResponse, error)
 	// OpenPool makes a pool that lives as long as this stream. It is terminated when the stream ends or the client dies.
@@ -273,6 +288,9 @@ type PoolServiceServer interface {
 // pointer dereference when methods are called.
 type UnimplementedPoolServiceServer struct{}
 
+func (UnimplementedPoolServiceServer) Describe(context.Context, *DescribeRequest) (*DescribeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Describe not implemented")
+}
 func (UnimplementedPoolServiceServer) CreatePool(context.Context, *CreatePoolRequest) (*CreatePoolResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CreatePool not implemented")
 }
@@ -331,6 +349,24 @@ func RegisterPoolServiceServer(s grpc.ServiceRegistrar, srv PoolServiceServer) {
 		t.testEmbeddedByValue()
 	}
 	s.RegisterService(&PoolService_ServiceDesc, srv)
+}
+
+func _PoolService_Describe_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DescribeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PoolServiceServer).Describe(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PoolService_Describe_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PoolServiceServer).Describe(ctx, req.(*DescribeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
 }
 
 func _PoolService_CreatePool_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
@@ -545,6 +581,10 @@ var PoolService_ServiceDesc = grpc.ServiceDesc{
 	ServiceName: "procpool.v1.PoolService",
 	HandlerType: (*PoolServiceServer)(nil),
 	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "Describe",
+			Handler:    _PoolService_Describe_Handler,
+		},
 		{
 			MethodName: "CreatePool",
 			Handler:    _PoolService_CreatePool_Handler,
