@@ -89,8 +89,6 @@ func (p *inProcess) Pid() int   { return os.Getpid() }
 func (p *inProcess) Terminate() { p.cancel() }
 func (p *inProcess) Kill()      { p.cancel() }
 
-func (p *inProcess) Begin() {}
-
 func (p *inProcess) Hold(func(pid, pidfd int)) bool { return false }
 
 func (p *inProcess) Progress() (workerproc.Progress, bool) { return workerproc.Progress{}, false }

@@ -40,7 +40,6 @@ type process interface {
 	Kill()      // SIGKILL to its group
 	Wait() workerproc.Exit
 	Progress() (workerproc.Progress, bool)
-	Begin()                           // see workerproc.Process.Begin
 	Hold(f func(pid, pidfd int)) bool // see workerproc.Process.Hold
 }
 
@@ -197,9 +196,6 @@ func (w *worker) gone(now time.Time, exit sched.Exit, why *pb.WorkerExit) {
 // The following carry out effects, on the owner's goroutine.
 
 func (w *worker) dispatch(c *sched.Chunk) {
-	if i, ok := w.pool.core.Worker(w.id); ok && w.proc != nil && i.Call == c.Call && i.Seq == c.Parts[0].Seq { // it held nothing before
-		w.proc.Begin()
-	}
 	w.out.chunk(wire.Chunk{
 		ID: uint64(c.ID), Function: uint32(c.Function), Attempt: uint32(c.Attempt), Items: itemsOf(c.Parts),
 		TaskTimeoutNS: uint64(c.TaskTimeout), DeadlineUnixNS: unixNano(c.Deadline),

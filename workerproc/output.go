@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"sync"
+	"time"
 )
 
 // maxLine is the longest line that is passed on whole, in bytes.
@@ -20,8 +21,9 @@ type lines struct {
 	mu    sync.Mutex
 	last  []string // ring of the last lines
 	first int
-	crash []string // the first lines of the last crash; nil: none has been seen
-	since int      // lines since it began
+	crash []string  // the first lines of the last crash; nil: none has been seen
+	when  time.Time // it was read
+	since int       // lines since it began
 }
 
 const (
@@ -70,6 +72,7 @@ func (l *lines) add(line Line) {
 	switch l.since++; {
 	case crashStart.MatchString(text):
 		l.crash, l.since = append(make([]string, 0, crashLines), text), 0
+		l.when = time.Now()
 	case l.since > crashEnds:
 		l.crash = nil
 	case l.crash != nil && len(l.crash) < crashLines:
@@ -87,21 +90,15 @@ func (l *lines) add(line Line) {
 	}
 }
 
-// begin forgets the crash: whoever gets new work has survived it.
-func (l *lines) begin() {
-	l.mu.Lock()
-	l.crash = nil
-	l.mu.Unlock()
-}
-
 // crashStart finds the line with which a crash begins; or the sentence about a forgotten Main, wherever the program has put it.
 var crashStart = regexp.MustCompile(`^(panic:|fatal error:|SIG[A-Z]+:|unexpected fault address|Traceback )|this process was started as a procpool worker`)
 
-// report is the crash report: up to 40 lines from the last one that begins a crash, else the last 20.
-func (l *lines) report() []string {
+// report is the crash report of a worker whose task began at a time: up to 40 lines from the last one since then that begins a crash, else the last
+// 20. What was read before was written before, and survived.
+func (l *lines) report(began time.Time) []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.crash != nil {
+	if l.crash != nil && !l.when.Before(began) {
 		return slices.Clone(l.crash)
 	}
 	return append(slices.Clone(l.last[l.first:]), l.last[:l.first]...)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestACrashBeforeTheTaskIsNotItsCrash(t *testing.T) {
@@ -14,15 +15,15 @@ func TestACrashBeforeTheTaskIsNotItsCrash(t *testing.T) {
 		fmt.Fprintf(&early, "line %d\n", i)
 	}
 	l.read(strings.NewReader(early.String()), 2)
-	if got := l.report()[0]; got != "panic: recovered by somebody" {
+	if got := l.report(time.Time{})[0]; got != "panic: recovered by somebody" {
 		t.Errorf("the report begins with %q", got)
 	}
-	l.begin()
-	if got := l.report(); len(got) != remembered || got[0] != "line 10" {
-		t.Errorf("after new work: got %q, want the last %d lines", got, remembered)
+	began := time.Now()
+	if got := l.report(began); len(got) != remembered || got[0] != "line 10" {
+		t.Errorf("for a task that began later: got %q, want the last %d lines", got, remembered)
 	}
 	l.read(strings.NewReader("panic: so long\nend\n"), 2)
-	if got := strings.Join(l.report(), "|"); got != "panic: so long|end" {
+	if got := strings.Join(l.report(began), "|"); got != "panic: so long|end" {
 		t.Errorf("got %q, want the crash", got)
 	}
 }

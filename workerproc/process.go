@@ -239,9 +239,6 @@ func interpreter(path string) string {
 // Pid is the process's number, and that of its group.
 func (p *Process) Pid() int { return p.proc.Pid }
 
-// Begin says that the process is being given work, after having had none: what looked like a crash in its output before was none.
-func (p *Process) Begin() { p.lines.begin() }
-
 // Recordable says why workers started here have no progress record; nil if they have one.
 func Recordable() error {
 	f, err := newRecord(ProgressSize)
@@ -329,6 +326,10 @@ func (p *Process) Wait() Exit {
 	for _, f := range p.pipes {
 		f.Close()
 	}
-	exit.CrashReport = p.lines.report()
+	began := time.Time{} // not known
+	if exit.Record != nil && exit.Record.Running {
+		began = exit.Record.Started
+	}
+	exit.CrashReport = p.lines.report(began)
 	return exit
 }
