@@ -18,7 +18,8 @@ import (
 )
 
 const benchHelp = `Bench measures this machine's procpool: typed Go functions, the default encoding, the public SDK, as your programs use them. A MEASURE is one of
---list, or the beginning of several ("map", "argument"); without one it takes all, or with --compare those that have something to compare with.
+--list, or the beginning of several ("map", "argument"), or "all". Without one it takes all, but with --compare those that have something to compare
+with.
 
   --compare python   the same work in Python's multiprocessing.Pool and ProcessPoolExecutor
   --compare xargs    the same commands under xargs -P and GNU parallel -j

@@ -27,6 +27,7 @@ func TestSelectMeasures(t *testing.T) {
 		{"start-warm imap start", "", "imap start-cold start-worker start-warm"},
 		{"", "xargs", "command-rate command-one"},
 		{"crash", "xargs", "crash"},
+		{"all", "xargs", names(measures)},
 	} {
 		got, err := selectMeasures(strings.Fields(c.words), comparisons[c.peers])
 		if err != nil || names(got) != c.want {
