@@ -114,7 +114,8 @@ func KillDelay(d time.Duration) PoolOption {
 
 // Output is called with each line that workers of an OpenPool pool write to stdout or stderr, one at a time. Default: lines go to this
 // process's stdout and stderr, as those of a print in a Python worker do. Output must not terminate or join the pool; while it blocks, later lines are
-// kept by the daemon, and dropped when they become too many.
+// kept by the daemon, and dropped when they become too many. Of a worker that writes more than 1,000 lines or 1 MiB a second, lines are dropped too,
+// and a line on stderr says how many.
 func Output(f func(WorkerOutput)) PoolOption { return func(c *poolConfig) { c.output = f } }
 
 // OnExit is called when a worker of an OpenPool pool has ended, for whatever reason, one at a time and after its output. It must not terminate or
@@ -140,6 +141,13 @@ type WorkerOutput struct {
 	Truncated bool
 	// Partial says that the line ended without a newline, because the worker ended.
 	Partial bool
+	// Time is when the daemon read it.
+	Time time.Time
+}
+
+func newWorkerOutput(o *pb.WorkerOutput) WorkerOutput {
+	return WorkerOutput{Worker: o.GetWorker(), Pid: int(o.GetPid()), Stream: int(o.GetStream()), Line: o.GetLine(),
+		Truncated: o.GetTruncated(), Partial: o.GetPartial(), Time: timeOf(o.GetTime())}
 }
 
 // CallOption is a setting of Map, Apply and their relatives.

@@ -63,7 +63,7 @@ func (c *Client) Pool(ctx context.Context, name string) (*Pool, error) {
 }
 
 // CreatePool makes a pool that lives until it is closed or terminated, whatever becomes of this program. What its workers
-// write goes to the daemon's log. Creating a pool whose name is taken is [ErrPoolExists].
+// write goes to the daemon's log and to [Client.Logs]. Creating a pool whose name is taken is [ErrPoolExists].
 func (c *Client) CreatePool(ctx context.Context, name string, opts ...PoolOption) (*Pool, error) {
 	config, err := configure(append(opts[:len(opts):len(opts)], Name(name)))
 	if err != nil {
@@ -157,8 +157,7 @@ func (p *Pool) watch(stream grpc.ServerStreamingClient[pb.OpenPoolResponse], r *
 			p.client.log.Warn("procpool: output of workers came faster than it was read", "pool", p.name, "dropped", n)
 		}
 		for _, o := range r.GetOutputs() {
-			line := WorkerOutput{Worker: o.GetWorker(), Pid: int(o.GetPid()), Stream: int(o.GetStream()), Line: o.GetLine(),
-				Truncated: o.GetTruncated(), Partial: o.GetPartial()}
+			line := newWorkerOutput(o)
 			protect(p.client.log, "Output", func() { config.output(line) })
 		}
 		for _, e := range r.GetExits() {

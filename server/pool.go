@@ -25,7 +25,8 @@ type pool struct {
 	created time.Time
 	server  *Server
 	log     hclog.Logger
-	events  *feed // news for the opener; nil for a pool without one
+	events  *news // what its workers write and how they end
+	opener  *feed // the same for the opener; nil for a pool without one
 
 	mu     sync.Mutex
 	inbox  []event       // posted, not yet applied
@@ -57,9 +58,11 @@ func newPool(s *Server, spec *pb.PoolSpec, uid uint32, opened bool) *pool {
 		workers: make(map[sched.WorkerID]*worker),
 		calls:   make(map[sched.CallID]*call),
 		byID:    make(map[string]*call),
+		events:  newNews(),
 	}
 	if opened {
-		p.events = newFeed()
+		p.opener = newFeed(feedSize, feedBytes)
+		p.events.subscribe(p.opener, 0, true)
 	}
 	p.core = sched.New(sched.Config{
 		Workers:      int(spec.Workers),
@@ -156,9 +159,7 @@ func (p *pool) run() {
 		e(now)
 	}
 	p.perform(p.core.Settle(now))
-	if p.events != nil {
-		p.events.end()
-	}
+	p.events.end()
 	p.log.Info("joined")
 }
 
@@ -183,9 +184,7 @@ func (p *pool) crashed() {
 		}
 	}
 	p.procs.Wait()
-	if p.events != nil {
-		p.events.end()
-	}
+	p.events.end()
 }
 
 // perform carries out what the core has decided, then wakes every stream that got something, once. A call that was refused for a mistake of
@@ -254,9 +253,7 @@ func (p *pool) stateChanged(state sched.State) {
 	default:
 		p.log.Info("state", "state", stateName(pb.PoolState(state)))
 	}
-	if p.events != nil {
-		p.events.state(pb.PoolState(state))
-	}
+	p.events.state(pb.PoolState(state))
 }
 
 // endCall is the end of a call: err is why it was refused, nil if it has had all its outcomes.

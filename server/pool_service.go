@@ -107,11 +107,11 @@ func (ps *poolService) OpenPool(r *pb.OpenPoolRequest, stream grpc.ServerStreami
 	}
 	for {
 		select {
-		case <-p.events.awake:
+		case <-p.opener.awake:
 		case <-stream.Context().Done():
 			return context.Cause(stream.Context())
 		}
-		for m := p.events.take(); m != nil; m = p.events.take() {
+		for m := p.opener.take(); m != nil; m = p.opener.take() {
 			if err := stream.Send(m); err != nil {
 				return err
 			}

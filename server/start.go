@@ -56,18 +56,6 @@ func (s *Server) start(w *worker) (process, error) {
 	return workerproc.Start(workerproc.Spec{Program: spec.Program, Bootstrap: boot, Output: w.wrote})
 }
 
-// wrote gets a line that the worker wrote. It is called by the reader of its output, one line at a time.
-func (w *worker) wrote(line workerproc.Line) {
-	p := w.pool
-	if p.events != nil {
-		p.events.output(&pb.WorkerOutput{
-			Worker: w.name, Pid: int64(line.Pid), Stream: uint32(line.Stream), Line: line.Text, Truncated: line.Truncated, Partial: line.Partial,
-		})
-		return
-	}
-	p.log.Info("output", "worker", w.name, "pid", line.Pid, "stream", [...]string{1: "stdout", 2: "stderr"}[line.Stream], "line", string(line.Text))
-}
-
 // inProcess is a worker made of goroutines of this process. It can be asked to end, but not made to.
 type inProcess struct {
 	cancel context.CancelFunc

@@ -10,9 +10,10 @@ import (
 	"github.com/procpool/procpool/proto/wire"
 	"github.com/procpool/procpool/server/internal/sched"
 	"github.com/procpool/procpool/workerproc"
+	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// worker is what the pool keeps of a worker process. Its fields are owned by the pool's owner, but for out and attached.
+// worker is what the pool keeps of a worker process. Its fields are owned by the pool's owner, but for out, tap and attached.
 type worker struct {
 	id         sched.WorkerID
 	name       string // "POOL-NUMBER"
@@ -27,6 +28,7 @@ type worker struct {
 	goodbye    bool          // it has said that it ends, so that nothing of what it holds runs
 	refused    string        // why it was turned away, if it was, or what it did wrong
 	turnedAway bool          // it will never be let in
+	tap        tap           // for what it writes
 }
 
 // process is a running worker process: workerproc.Process, or goroutines of this process.
@@ -161,9 +163,9 @@ func (w *worker) gone(now time.Time, exit sched.Exit, why *pb.WorkerExit) {
 	} else {
 		p.log.Debug("worker ended", "worker", w.name, "pid", why.Pid, "reason", why.Reason)
 	}
-	if p.events != nil {
-		p.events.exit(why)
-	}
+	w.reportDropped(int(why.Pid))
+	why.Time = timestamppb.New(now)
+	p.events.exit(why)
 	p.core.Exited(now, w.id, exit)
 }
 

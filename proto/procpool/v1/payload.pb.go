@@ -12,6 +12,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	structpb "google.golang.org/protobuf/types/known/structpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -559,7 +560,9 @@ type WorkerExit struct {
 	// Why, in one line: "exit status 3", "killed by SIGKILL", "recycled after 100 tasks".
 	Reason string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The last lines it wrote, or those of its crash: at most 40.
-	CrashReport   []string `protobuf:"bytes,8,rep,name=crash_report,json=crashReport,proto3" json:"crash_report,omitempty"`
+	CrashReport []string `protobuf:"bytes,8,rep,name=crash_report,json=crashReport,proto3" json:"crash_report,omitempty"`
+	// When it had been reaped.
+	Time          *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=time,proto3" json:"time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -646,6 +649,13 @@ func (x *WorkerExit) GetReason() string {
 func (x *WorkerExit) GetCrashReport() []string {
 	if x != nil {
 		return x.CrashReport
+	}
+	return nil
+}
+
+func (x *WorkerExit) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
 	}
 	return nil
 }
@@ -819,7 +829,7 @@ var File_procpool_v1_payload_proto protoreflect.FileDescriptor
 
 const file_procpool_v1_payload_proto_rawDesc = "" +
 	"\n" +
-	"\x19procpool/v1/payload.proto\x12\vprocpool.v1\x1a\x1cgoogle/protobuf/struct.proto\"j\n" +
+	"\x19procpool/v1/payload.proto\x12\vprocpool.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"j\n" +
 	"\x05Batch\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\x12\x14\n" +
 	"\x05sizes\x18\x02 \x03(\rR\x05sizes\x12\x1b\n" +
@@ -849,7 +859,7 @@ const file_procpool_v1_payload_proto_rawDesc = "" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x14\n" +
 	"\x05stack\x18\x03 \x01(\tR\x05stack\x12\x16\n" +
-	"\x06detail\x18\x04 \x01(\fR\x06detail\"\xe6\x01\n" +
+	"\x06detail\x18\x04 \x01(\fR\x06detail\"\x96\x02\n" +
 	"\n" +
 	"WorkerExit\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x10\n" +
@@ -861,7 +871,8 @@ const file_procpool_v1_payload_proto_rawDesc = "" +
 	"\n" +
 	"oom_killed\x18\x06 \x01(\bR\toomKilled\x12\x16\n" +
 	"\x06reason\x18\a \x01(\tR\x06reason\x12!\n" +
-	"\fcrash_report\x18\b \x03(\tR\vcrashReport\"\x96\x01\n" +
+	"\fcrash_report\x18\b \x03(\tR\vcrashReport\x12.\n" +
+	"\x04time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\x96\x01\n" +
 	"\n" +
 	"TaskOutput\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x18\n" +
@@ -918,17 +929,18 @@ func file_procpool_v1_payload_proto_rawDescGZIP() []byte {
 var file_procpool_v1_payload_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
 var file_procpool_v1_payload_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_procpool_v1_payload_proto_goTypes = []any{
-	(Outcome)(0),               // 0: procpool.v1.Outcome
-	(Reason)(0),                // 1: procpool.v1.Reason
-	(*Batch)(nil),              // 2: procpool.v1.Batch
-	(*Results)(nil),            // 3: procpool.v1.Results
-	(*Failure)(nil),            // 4: procpool.v1.Failure
-	(*TaskError)(nil),          // 5: procpool.v1.TaskError
-	(*WorkerExit)(nil),         // 6: procpool.v1.WorkerExit
-	(*TaskOutput)(nil),         // 7: procpool.v1.TaskOutput
-	(*Refusal)(nil),            // 8: procpool.v1.Refusal
-	nil,                        // 9: procpool.v1.Results.JsonTextEntry
-	(*structpb.ListValue)(nil), // 10: google.protobuf.ListValue
+	(Outcome)(0),                  // 0: procpool.v1.Outcome
+	(Reason)(0),                   // 1: procpool.v1.Reason
+	(*Batch)(nil),                 // 2: procpool.v1.Batch
+	(*Results)(nil),               // 3: procpool.v1.Results
+	(*Failure)(nil),               // 4: procpool.v1.Failure
+	(*TaskError)(nil),             // 5: procpool.v1.TaskError
+	(*WorkerExit)(nil),            // 6: procpool.v1.WorkerExit
+	(*TaskOutput)(nil),            // 7: procpool.v1.TaskOutput
+	(*Refusal)(nil),               // 8: procpool.v1.Refusal
+	nil,                           // 9: procpool.v1.Results.JsonTextEntry
+	(*structpb.ListValue)(nil),    // 10: google.protobuf.ListValue
+	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
 }
 var file_procpool_v1_payload_proto_depIdxs = []int32{
 	2,  // 0: procpool.v1.Results.values:type_name -> procpool.v1.Batch
@@ -937,13 +949,14 @@ var file_procpool_v1_payload_proto_depIdxs = []int32{
 	0,  // 3: procpool.v1.Failure.outcome:type_name -> procpool.v1.Outcome
 	5,  // 4: procpool.v1.Failure.task_error:type_name -> procpool.v1.TaskError
 	6,  // 5: procpool.v1.Failure.worker_exit:type_name -> procpool.v1.WorkerExit
-	1,  // 6: procpool.v1.Refusal.reason:type_name -> procpool.v1.Reason
-	6,  // 7: procpool.v1.Refusal.worker_exit:type_name -> procpool.v1.WorkerExit
-	8,  // [8:8] is the sub-list for method output_type
-	8,  // [8:8] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	11, // 6: procpool.v1.WorkerExit.time:type_name -> google.protobuf.Timestamp
+	1,  // 7: procpool.v1.Refusal.reason:type_name -> procpool.v1.Reason
+	6,  // 8: procpool.v1.Refusal.worker_exit:type_name -> procpool.v1.WorkerExit
+	9,  // [9:9] is the sub-list for method output_type
+	9,  // [9:9] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_procpool_v1_payload_proto_init() }

@@ -1147,7 +1147,9 @@ type WorkerOutput struct {
 	// The line was longer.
 	Truncated bool `protobuf:"varint,5,opt,name=truncated,proto3" json:"truncated,omitempty"`
 	// The line ended without a newline, because the worker ended.
-	Partial       bool `protobuf:"varint,6,opt,name=partial,proto3" json:"partial,omitempty"`
+	Partial bool `protobuf:"varint,6,opt,name=partial,proto3" json:"partial,omitempty"`
+	// When the daemon read it.
+	Time          *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=time,proto3" json:"time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1224,6 +1226,143 @@ func (x *WorkerOutput) GetPartial() bool {
 	return false
 }
 
+func (x *WorkerOutput) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+// LogsRequest asks for what workers wrote and how they ended.
+type LogsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only those of this pool. Empty: all, also of pools that are made while the stream runs.
+	Pool string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	// How many lines of each pool that have been written already, the last ones; with the exits since the first of them. Absent: all that the daemon
+	// keeps, which is 1,000 lines or 1 MiB of each pool.
+	Tail *uint32 `protobuf:"varint,2,opt,name=tail,proto3,oneof" json:"tail,omitempty"`
+	// Go on with what comes, until the pool has ended, or the daemon stops.
+	Follow        bool `protobuf:"varint,3,opt,name=follow,proto3" json:"follow,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogsRequest) Reset() {
+	*x = LogsRequest{}
+	mi := &file_procpool_v1_pool_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogsRequest) ProtoMessage() {}
+
+func (x *LogsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_procpool_v1_pool_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
+func (*LogsRequest) Descriptor() ([]byte, []int) {
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *LogsRequest) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+func (x *LogsRequest) GetTail() uint32 {
+	if x != nil && x.Tail != nil {
+		return *x.Tail
+	}
+	return 0
+}
+
+func (x *LogsRequest) GetFollow() bool {
+	if x != nil {
+		return x.Follow
+	}
+	return false
+}
+
+// LogsResponse is sent by the daemon, many times: whatever there is. What the client does not read in time is dropped, oldest first, and counted. A worker
+// that writes faster than 1,000 lines or 1 MiB a second loses lines; a line of its own says how many.
+type LogsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Lines that workers wrote.
+	Outputs []*WorkerOutput `protobuf:"bytes,1,rep,name=outputs,proto3" json:"outputs,omitempty"`
+	// Workers that have ended after that.
+	Exits []*WorkerExit `protobuf:"bytes,2,rep,name=exits,proto3" json:"exits,omitempty"`
+	// So many outputs and exits were dropped before this message.
+	Dropped       uint64 `protobuf:"varint,3,opt,name=dropped,proto3" json:"dropped,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogsResponse) Reset() {
+	*x = LogsResponse{}
+	mi := &file_procpool_v1_pool_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogsResponse) ProtoMessage() {}
+
+func (x *LogsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_procpool_v1_pool_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogsResponse.ProtoReflect.Descriptor instead.
+func (*LogsResponse) Descriptor() ([]byte, []int) {
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *LogsResponse) GetOutputs() []*WorkerOutput {
+	if x != nil {
+		return x.Outputs
+	}
+	return nil
+}
+
+func (x *LogsResponse) GetExits() []*WorkerExit {
+	if x != nil {
+		return x.Exits
+	}
+	return nil
+}
+
+func (x *LogsResponse) GetDropped() uint64 {
+	if x != nil {
+		return x.Dropped
+	}
+	return 0
+}
+
 // GetPoolRequest asks for one pool.
 type GetPoolRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1235,7 +1374,7 @@ type GetPoolRequest struct {
 
 func (x *GetPoolRequest) Reset() {
 	*x = GetPoolRequest{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[11]
+	mi := &file_procpool_v1_pool_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1247,7 +1386,7 @@ func (x *GetPoolRequest) String() string {
 func (*GetPoolRequest) ProtoMessage() {}
 
 func (x *GetPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[11]
+	mi := &file_procpool_v1_pool_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1260,7 +1399,7 @@ func (x *GetPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPoolRequest.ProtoReflect.Descriptor instead.
 func (*GetPoolRequest) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{11}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetPoolRequest) GetPool() string {
@@ -1281,7 +1420,7 @@ type GetPoolResponse struct {
 
 func (x *GetPoolResponse) Reset() {
 	*x = GetPoolResponse{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[12]
+	mi := &file_procpool_v1_pool_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1293,7 +1432,7 @@ func (x *GetPoolResponse) String() string {
 func (*GetPoolResponse) ProtoMessage() {}
 
 func (x *GetPoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[12]
+	mi := &file_procpool_v1_pool_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1306,7 +1445,7 @@ func (x *GetPoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPoolResponse.ProtoReflect.Descriptor instead.
 func (*GetPoolResponse) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{12}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GetPoolResponse) GetPool() *Pool {
@@ -1325,7 +1464,7 @@ type ListPoolsRequest struct {
 
 func (x *ListPoolsRequest) Reset() {
 	*x = ListPoolsRequest{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[13]
+	mi := &file_procpool_v1_pool_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1337,7 +1476,7 @@ func (x *ListPoolsRequest) String() string {
 func (*ListPoolsRequest) ProtoMessage() {}
 
 func (x *ListPoolsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[13]
+	mi := &file_procpool_v1_pool_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1350,7 +1489,7 @@ func (x *ListPoolsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPoolsRequest.ProtoReflect.Descriptor instead.
 func (*ListPoolsRequest) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{13}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{15}
 }
 
 // ListPoolsResponse is all pools, by name.
@@ -1364,7 +1503,7 @@ type ListPoolsResponse struct {
 
 func (x *ListPoolsResponse) Reset() {
 	*x = ListPoolsResponse{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[14]
+	mi := &file_procpool_v1_pool_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1376,7 +1515,7 @@ func (x *ListPoolsResponse) String() string {
 func (*ListPoolsResponse) ProtoMessage() {}
 
 func (x *ListPoolsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[14]
+	mi := &file_procpool_v1_pool_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1389,7 +1528,7 @@ func (x *ListPoolsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPoolsResponse.ProtoReflect.Descriptor instead.
 func (*ListPoolsResponse) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{14}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListPoolsResponse) GetPools() []*Pool {
@@ -1410,7 +1549,7 @@ type ListWorkersRequest struct {
 
 func (x *ListWorkersRequest) Reset() {
 	*x = ListWorkersRequest{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[15]
+	mi := &file_procpool_v1_pool_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1422,7 +1561,7 @@ func (x *ListWorkersRequest) String() string {
 func (*ListWorkersRequest) ProtoMessage() {}
 
 func (x *ListWorkersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[15]
+	mi := &file_procpool_v1_pool_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1435,7 +1574,7 @@ func (x *ListWorkersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkersRequest.ProtoReflect.Descriptor instead.
 func (*ListWorkersRequest) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{15}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListWorkersRequest) GetPool() string {
@@ -1456,7 +1595,7 @@ type ListWorkersResponse struct {
 
 func (x *ListWorkersResponse) Reset() {
 	*x = ListWorkersResponse{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[16]
+	mi := &file_procpool_v1_pool_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1468,7 +1607,7 @@ func (x *ListWorkersResponse) String() string {
 func (*ListWorkersResponse) ProtoMessage() {}
 
 func (x *ListWorkersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[16]
+	mi := &file_procpool_v1_pool_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1481,7 +1620,7 @@ func (x *ListWorkersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkersResponse.ProtoReflect.Descriptor instead.
 func (*ListWorkersResponse) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{16}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListWorkersResponse) GetWorkers() []*Worker {
@@ -1502,7 +1641,7 @@ type ListCallsRequest struct {
 
 func (x *ListCallsRequest) Reset() {
 	*x = ListCallsRequest{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[17]
+	mi := &file_procpool_v1_pool_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1514,7 +1653,7 @@ func (x *ListCallsRequest) String() string {
 func (*ListCallsRequest) ProtoMessage() {}
 
 func (x *ListCallsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[17]
+	mi := &file_procpool_v1_pool_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1527,7 +1666,7 @@ func (x *ListCallsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCallsRequest.ProtoReflect.Descriptor instead.
 func (*ListCallsRequest) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{17}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListCallsRequest) GetPool() string {
@@ -1548,7 +1687,7 @@ type ListCallsResponse struct {
 
 func (x *ListCallsResponse) Reset() {
 	*x = ListCallsResponse{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[18]
+	mi := &file_procpool_v1_pool_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1560,7 +1699,7 @@ func (x *ListCallsResponse) String() string {
 func (*ListCallsResponse) ProtoMessage() {}
 
 func (x *ListCallsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[18]
+	mi := &file_procpool_v1_pool_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1573,7 +1712,7 @@ func (x *ListCallsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCallsResponse.ProtoReflect.Descriptor instead.
 func (*ListCallsResponse) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{18}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListCallsResponse) GetCalls() []*Call {
@@ -1616,7 +1755,7 @@ type MapRequest struct {
 
 func (x *MapRequest) Reset() {
 	*x = MapRequest{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[19]
+	mi := &file_procpool_v1_pool_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1628,7 +1767,7 @@ func (x *MapRequest) String() string {
 func (*MapRequest) ProtoMessage() {}
 
 func (x *MapRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[19]
+	mi := &file_procpool_v1_pool_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1641,7 +1780,7 @@ func (x *MapRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MapRequest.ProtoReflect.Descriptor instead.
 func (*MapRequest) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{19}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *MapRequest) GetPool() string {
@@ -1738,7 +1877,7 @@ type MapResponse struct {
 
 func (x *MapResponse) Reset() {
 	*x = MapResponse{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[20]
+	mi := &file_procpool_v1_pool_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1750,7 +1889,7 @@ func (x *MapResponse) String() string {
 func (*MapResponse) ProtoMessage() {}
 
 func (x *MapResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[20]
+	mi := &file_procpool_v1_pool_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1763,7 +1902,7 @@ func (x *MapResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MapResponse.ProtoReflect.Descriptor instead.
 func (*MapResponse) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{20}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *MapResponse) GetAccepted() *CallAccepted {
@@ -1811,7 +1950,7 @@ type CallAccepted struct {
 
 func (x *CallAccepted) Reset() {
 	*x = CallAccepted{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[21]
+	mi := &file_procpool_v1_pool_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1823,7 +1962,7 @@ func (x *CallAccepted) String() string {
 func (*CallAccepted) ProtoMessage() {}
 
 func (x *CallAccepted) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[21]
+	mi := &file_procpool_v1_pool_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1836,7 +1975,7 @@ func (x *CallAccepted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallAccepted.ProtoReflect.Descriptor instead.
 func (*CallAccepted) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{21}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CallAccepted) GetCallId() string {
@@ -1902,7 +2041,7 @@ type ApplyAsyncRequest struct {
 
 func (x *ApplyAsyncRequest) Reset() {
 	*x = ApplyAsyncRequest{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[22]
+	mi := &file_procpool_v1_pool_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1914,7 +2053,7 @@ func (x *ApplyAsyncRequest) String() string {
 func (*ApplyAsyncRequest) ProtoMessage() {}
 
 func (x *ApplyAsyncRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[22]
+	mi := &file_procpool_v1_pool_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1927,7 +2066,7 @@ func (x *ApplyAsyncRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyAsyncRequest.ProtoReflect.Descriptor instead.
 func (*ApplyAsyncRequest) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{22}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ApplyAsyncRequest) GetPool() string {
@@ -2031,7 +2170,7 @@ type ApplyAsyncResponse struct {
 
 func (x *ApplyAsyncResponse) Reset() {
 	*x = ApplyAsyncResponse{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[23]
+	mi := &file_procpool_v1_pool_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2043,7 +2182,7 @@ func (x *ApplyAsyncResponse) String() string {
 func (*ApplyAsyncResponse) ProtoMessage() {}
 
 func (x *ApplyAsyncResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[23]
+	mi := &file_procpool_v1_pool_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2056,7 +2195,7 @@ func (x *ApplyAsyncResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyAsyncResponse.ProtoReflect.Descriptor instead.
 func (*ApplyAsyncResponse) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{23}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ApplyAsyncResponse) GetAccepted() *CallAccepted {
@@ -2116,7 +2255,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[24]
+	mi := &file_procpool_v1_pool_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2128,7 +2267,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[24]
+	mi := &file_procpool_v1_pool_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2141,7 +2280,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{24}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ApplyRequest) GetPool() string {
@@ -2235,7 +2374,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[25]
+	mi := &file_procpool_v1_pool_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2247,7 +2386,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[25]
+	mi := &file_procpool_v1_pool_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2260,7 +2399,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{25}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ApplyResponse) GetCallId() string {
@@ -2318,7 +2457,7 @@ type CancelRequest struct {
 
 func (x *CancelRequest) Reset() {
 	*x = CancelRequest{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[26]
+	mi := &file_procpool_v1_pool_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2330,7 +2469,7 @@ func (x *CancelRequest) String() string {
 func (*CancelRequest) ProtoMessage() {}
 
 func (x *CancelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[26]
+	mi := &file_procpool_v1_pool_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2343,7 +2482,7 @@ func (x *CancelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRequest.ProtoReflect.Descriptor instead.
 func (*CancelRequest) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{26}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *CancelRequest) GetCallId() string {
@@ -2369,7 +2508,7 @@ type CancelResponse struct {
 
 func (x *CancelResponse) Reset() {
 	*x = CancelResponse{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[27]
+	mi := &file_procpool_v1_pool_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2381,7 +2520,7 @@ func (x *CancelResponse) String() string {
 func (*CancelResponse) ProtoMessage() {}
 
 func (x *CancelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[27]
+	mi := &file_procpool_v1_pool_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2394,7 +2533,7 @@ func (x *CancelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelResponse.ProtoReflect.Descriptor instead.
 func (*CancelResponse) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{27}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{29}
 }
 
 // ClosePoolRequest closes a pool.
@@ -2408,7 +2547,7 @@ type ClosePoolRequest struct {
 
 func (x *ClosePoolRequest) Reset() {
 	*x = ClosePoolRequest{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[28]
+	mi := &file_procpool_v1_pool_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2420,7 +2559,7 @@ func (x *ClosePoolRequest) String() string {
 func (*ClosePoolRequest) ProtoMessage() {}
 
 func (x *ClosePoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[28]
+	mi := &file_procpool_v1_pool_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2433,7 +2572,7 @@ func (x *ClosePoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClosePoolRequest.ProtoReflect.Descriptor instead.
 func (*ClosePoolRequest) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{28}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ClosePoolRequest) GetPool() string {
@@ -2452,7 +2591,7 @@ type ClosePoolResponse struct {
 
 func (x *ClosePoolResponse) Reset() {
 	*x = ClosePoolResponse{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[29]
+	mi := &file_procpool_v1_pool_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2464,7 +2603,7 @@ func (x *ClosePoolResponse) String() string {
 func (*ClosePoolResponse) ProtoMessage() {}
 
 func (x *ClosePoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[29]
+	mi := &file_procpool_v1_pool_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2477,7 +2616,7 @@ func (x *ClosePoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClosePoolResponse.ProtoReflect.Descriptor instead.
 func (*ClosePoolResponse) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{29}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{31}
 }
 
 // JoinPoolRequest waits for a pool.
@@ -2491,7 +2630,7 @@ type JoinPoolRequest struct {
 
 func (x *JoinPoolRequest) Reset() {
 	*x = JoinPoolRequest{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[30]
+	mi := &file_procpool_v1_pool_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2503,7 +2642,7 @@ func (x *JoinPoolRequest) String() string {
 func (*JoinPoolRequest) ProtoMessage() {}
 
 func (x *JoinPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[30]
+	mi := &file_procpool_v1_pool_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2516,7 +2655,7 @@ func (x *JoinPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinPoolRequest.ProtoReflect.Descriptor instead.
 func (*JoinPoolRequest) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{30}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *JoinPoolRequest) GetPool() string {
@@ -2535,7 +2674,7 @@ type JoinPoolResponse struct {
 
 func (x *JoinPoolResponse) Reset() {
 	*x = JoinPoolResponse{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[31]
+	mi := &file_procpool_v1_pool_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2547,7 +2686,7 @@ func (x *JoinPoolResponse) String() string {
 func (*JoinPoolResponse) ProtoMessage() {}
 
 func (x *JoinPoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[31]
+	mi := &file_procpool_v1_pool_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2560,7 +2699,7 @@ func (x *JoinPoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinPoolResponse.ProtoReflect.Descriptor instead.
 func (*JoinPoolResponse) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{31}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{33}
 }
 
 // TerminatePoolRequest ends a pool.
@@ -2574,7 +2713,7 @@ type TerminatePoolRequest struct {
 
 func (x *TerminatePoolRequest) Reset() {
 	*x = TerminatePoolRequest{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[32]
+	mi := &file_procpool_v1_pool_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2586,7 +2725,7 @@ func (x *TerminatePoolRequest) String() string {
 func (*TerminatePoolRequest) ProtoMessage() {}
 
 func (x *TerminatePoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[32]
+	mi := &file_procpool_v1_pool_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2599,7 +2738,7 @@ func (x *TerminatePoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminatePoolRequest.ProtoReflect.Descriptor instead.
 func (*TerminatePoolRequest) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{32}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *TerminatePoolRequest) GetPool() string {
@@ -2618,7 +2757,7 @@ type TerminatePoolResponse struct {
 
 func (x *TerminatePoolResponse) Reset() {
 	*x = TerminatePoolResponse{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[33]
+	mi := &file_procpool_v1_pool_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2630,7 +2769,7 @@ func (x *TerminatePoolResponse) String() string {
 func (*TerminatePoolResponse) ProtoMessage() {}
 
 func (x *TerminatePoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[33]
+	mi := &file_procpool_v1_pool_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2643,7 +2782,7 @@ func (x *TerminatePoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminatePoolResponse.ProtoReflect.Descriptor instead.
 func (*TerminatePoolResponse) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{33}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{35}
 }
 
 var File_procpool_v1_pool_proto protoreflect.FileDescriptor
@@ -2738,14 +2877,24 @@ const file_procpool_v1_pool_proto_rawDesc = "" +
 	"\x05exits\x18\x03 \x03(\v2\x17.procpool.v1.WorkerExitR\x05exits\x12,\n" +
 	"\x05state\x18\x04 \x01(\x0e2\x16.procpool.v1.PoolStateR\x05state\x12\x18\n" +
 	"\adropped\x18\x05 \x01(\x04R\adropped\x12\x14\n" +
-	"\x05ended\x18\x06 \x01(\bR\x05ended\"\x9c\x01\n" +
+	"\x05ended\x18\x06 \x01(\bR\x05ended\"\xcc\x01\n" +
 	"\fWorkerOutput\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\x03R\x03pid\x12\x16\n" +
 	"\x06stream\x18\x03 \x01(\rR\x06stream\x12\x12\n" +
 	"\x04line\x18\x04 \x01(\fR\x04line\x12\x1c\n" +
 	"\ttruncated\x18\x05 \x01(\bR\ttruncated\x12\x18\n" +
-	"\apartial\x18\x06 \x01(\bR\apartial\"$\n" +
+	"\apartial\x18\x06 \x01(\bR\apartial\x12.\n" +
+	"\x04time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"[\n" +
+	"\vLogsRequest\x12\x12\n" +
+	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x17\n" +
+	"\x04tail\x18\x02 \x01(\rH\x00R\x04tail\x88\x01\x01\x12\x16\n" +
+	"\x06follow\x18\x03 \x01(\bR\x06followB\a\n" +
+	"\x05_tail\"\x8c\x01\n" +
+	"\fLogsResponse\x123\n" +
+	"\aoutputs\x18\x01 \x03(\v2\x19.procpool.v1.WorkerOutputR\aoutputs\x12-\n" +
+	"\x05exits\x18\x02 \x03(\v2\x17.procpool.v1.WorkerExitR\x05exits\x12\x18\n" +
+	"\adropped\x18\x03 \x01(\x04R\adropped\"$\n" +
 	"\x0eGetPoolRequest\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\"8\n" +
 	"\x0fGetPoolResponse\x12%\n" +
@@ -2850,7 +2999,7 @@ const file_procpool_v1_pool_proto_rawDesc = "" +
 	"\x15WORKER_STATE_STARTING\x10\x01\x12\x15\n" +
 	"\x11WORKER_STATE_IDLE\x10\x02\x12\x15\n" +
 	"\x11WORKER_STATE_BUSY\x10\x03\x12\x19\n" +
-	"\x15WORKER_STATE_STOPPING\x10\x042\xd8\a\n" +
+	"\x15WORKER_STATE_STOPPING\x10\x042\x97\b\n" +
 	"\vPoolService\x12M\n" +
 	"\n" +
 	"CreatePool\x12\x1e.procpool.v1.CreatePoolRequest\x1a\x1f.procpool.v1.CreatePoolResponse\x12I\n" +
@@ -2863,7 +3012,8 @@ const file_procpool_v1_pool_proto_rawDesc = "" +
 	"\n" +
 	"ApplyAsync\x12\x1e.procpool.v1.ApplyAsyncRequest\x1a\x1f.procpool.v1.ApplyAsyncResponse(\x010\x01\x12>\n" +
 	"\x05Apply\x12\x19.procpool.v1.ApplyRequest\x1a\x1a.procpool.v1.ApplyResponse\x12A\n" +
-	"\x06Cancel\x12\x1a.procpool.v1.CancelRequest\x1a\x1b.procpool.v1.CancelResponse\x12J\n" +
+	"\x06Cancel\x12\x1a.procpool.v1.CancelRequest\x1a\x1b.procpool.v1.CancelResponse\x12=\n" +
+	"\x04Logs\x12\x18.procpool.v1.LogsRequest\x1a\x19.procpool.v1.LogsResponse0\x01\x12J\n" +
 	"\tClosePool\x12\x1d.procpool.v1.ClosePoolRequest\x1a\x1e.procpool.v1.ClosePoolResponse\x12G\n" +
 	"\bJoinPool\x12\x1c.procpool.v1.JoinPoolRequest\x1a\x1d.procpool.v1.JoinPoolResponse\x12V\n" +
 	"\rTerminatePool\x12!.procpool.v1.TerminatePoolRequest\x1a\".procpool.v1.TerminatePoolResponseB;Z9github.com/procpool/procpool/proto/procpool/v1;procpoolv1b\x06proto3"
@@ -2881,7 +3031,7 @@ func file_procpool_v1_pool_proto_rawDescGZIP() []byte {
 }
 
 var file_procpool_v1_pool_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_procpool_v1_pool_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_procpool_v1_pool_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_procpool_v1_pool_proto_goTypes = []any{
 	(PoolState)(0),                // 0: procpool.v1.PoolState
 	(WorkerState)(0),              // 1: procpool.v1.WorkerState
@@ -2896,121 +3046,128 @@ var file_procpool_v1_pool_proto_goTypes = []any{
 	(*OpenPoolRequest)(nil),       // 10: procpool.v1.OpenPoolRequest
 	(*OpenPoolResponse)(nil),      // 11: procpool.v1.OpenPoolResponse
 	(*WorkerOutput)(nil),          // 12: procpool.v1.WorkerOutput
-	(*GetPoolRequest)(nil),        // 13: procpool.v1.GetPoolRequest
-	(*GetPoolResponse)(nil),       // 14: procpool.v1.GetPoolResponse
-	(*ListPoolsRequest)(nil),      // 15: procpool.v1.ListPoolsRequest
-	(*ListPoolsResponse)(nil),     // 16: procpool.v1.ListPoolsResponse
-	(*ListWorkersRequest)(nil),    // 17: procpool.v1.ListWorkersRequest
-	(*ListWorkersResponse)(nil),   // 18: procpool.v1.ListWorkersResponse
-	(*ListCallsRequest)(nil),      // 19: procpool.v1.ListCallsRequest
-	(*ListCallsResponse)(nil),     // 20: procpool.v1.ListCallsResponse
-	(*MapRequest)(nil),            // 21: procpool.v1.MapRequest
-	(*MapResponse)(nil),           // 22: procpool.v1.MapResponse
-	(*CallAccepted)(nil),          // 23: procpool.v1.CallAccepted
-	(*ApplyAsyncRequest)(nil),     // 24: procpool.v1.ApplyAsyncRequest
-	(*ApplyAsyncResponse)(nil),    // 25: procpool.v1.ApplyAsyncResponse
-	(*ApplyRequest)(nil),          // 26: procpool.v1.ApplyRequest
-	(*ApplyResponse)(nil),         // 27: procpool.v1.ApplyResponse
-	(*CancelRequest)(nil),         // 28: procpool.v1.CancelRequest
-	(*CancelResponse)(nil),        // 29: procpool.v1.CancelResponse
-	(*ClosePoolRequest)(nil),      // 30: procpool.v1.ClosePoolRequest
-	(*ClosePoolResponse)(nil),     // 31: procpool.v1.ClosePoolResponse
-	(*JoinPoolRequest)(nil),       // 32: procpool.v1.JoinPoolRequest
-	(*JoinPoolResponse)(nil),      // 33: procpool.v1.JoinPoolResponse
-	(*TerminatePoolRequest)(nil),  // 34: procpool.v1.TerminatePoolRequest
-	(*TerminatePoolResponse)(nil), // 35: procpool.v1.TerminatePoolResponse
-	(*durationpb.Duration)(nil),   // 36: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 37: google.protobuf.Timestamp
-	(*WorkerExit)(nil),            // 38: procpool.v1.WorkerExit
-	(Outcome)(0),                  // 39: procpool.v1.Outcome
-	(*Batch)(nil),                 // 40: procpool.v1.Batch
-	(*structpb.ListValue)(nil),    // 41: google.protobuf.ListValue
-	(*Results)(nil),               // 42: procpool.v1.Results
-	(*Failure)(nil),               // 43: procpool.v1.Failure
-	(*TaskOutput)(nil),            // 44: procpool.v1.TaskOutput
-	(*structpb.Value)(nil),        // 45: google.protobuf.Value
+	(*LogsRequest)(nil),           // 13: procpool.v1.LogsRequest
+	(*LogsResponse)(nil),          // 14: procpool.v1.LogsResponse
+	(*GetPoolRequest)(nil),        // 15: procpool.v1.GetPoolRequest
+	(*GetPoolResponse)(nil),       // 16: procpool.v1.GetPoolResponse
+	(*ListPoolsRequest)(nil),      // 17: procpool.v1.ListPoolsRequest
+	(*ListPoolsResponse)(nil),     // 18: procpool.v1.ListPoolsResponse
+	(*ListWorkersRequest)(nil),    // 19: procpool.v1.ListWorkersRequest
+	(*ListWorkersResponse)(nil),   // 20: procpool.v1.ListWorkersResponse
+	(*ListCallsRequest)(nil),      // 21: procpool.v1.ListCallsRequest
+	(*ListCallsResponse)(nil),     // 22: procpool.v1.ListCallsResponse
+	(*MapRequest)(nil),            // 23: procpool.v1.MapRequest
+	(*MapResponse)(nil),           // 24: procpool.v1.MapResponse
+	(*CallAccepted)(nil),          // 25: procpool.v1.CallAccepted
+	(*ApplyAsyncRequest)(nil),     // 26: procpool.v1.ApplyAsyncRequest
+	(*ApplyAsyncResponse)(nil),    // 27: procpool.v1.ApplyAsyncResponse
+	(*ApplyRequest)(nil),          // 28: procpool.v1.ApplyRequest
+	(*ApplyResponse)(nil),         // 29: procpool.v1.ApplyResponse
+	(*CancelRequest)(nil),         // 30: procpool.v1.CancelRequest
+	(*CancelResponse)(nil),        // 31: procpool.v1.CancelResponse
+	(*ClosePoolRequest)(nil),      // 32: procpool.v1.ClosePoolRequest
+	(*ClosePoolResponse)(nil),     // 33: procpool.v1.ClosePoolResponse
+	(*JoinPoolRequest)(nil),       // 34: procpool.v1.JoinPoolRequest
+	(*JoinPoolResponse)(nil),      // 35: procpool.v1.JoinPoolResponse
+	(*TerminatePoolRequest)(nil),  // 36: procpool.v1.TerminatePoolRequest
+	(*TerminatePoolResponse)(nil), // 37: procpool.v1.TerminatePoolResponse
+	(*durationpb.Duration)(nil),   // 38: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 39: google.protobuf.Timestamp
+	(*WorkerExit)(nil),            // 40: procpool.v1.WorkerExit
+	(Outcome)(0),                  // 41: procpool.v1.Outcome
+	(*Batch)(nil),                 // 42: procpool.v1.Batch
+	(*structpb.ListValue)(nil),    // 43: google.protobuf.ListValue
+	(*Results)(nil),               // 44: procpool.v1.Results
+	(*Failure)(nil),               // 45: procpool.v1.Failure
+	(*TaskOutput)(nil),            // 46: procpool.v1.TaskOutput
+	(*structpb.Value)(nil),        // 47: google.protobuf.Value
 }
 var file_procpool_v1_pool_proto_depIdxs = []int32{
 	3,  // 0: procpool.v1.PoolSpec.program:type_name -> procpool.v1.Program
-	36, // 1: procpool.v1.PoolSpec.start_timeout:type_name -> google.protobuf.Duration
-	36, // 2: procpool.v1.PoolSpec.ready_timeout:type_name -> google.protobuf.Duration
-	36, // 3: procpool.v1.PoolSpec.cancel_grace:type_name -> google.protobuf.Duration
-	36, // 4: procpool.v1.PoolSpec.kill_delay:type_name -> google.protobuf.Duration
+	38, // 1: procpool.v1.PoolSpec.start_timeout:type_name -> google.protobuf.Duration
+	38, // 2: procpool.v1.PoolSpec.ready_timeout:type_name -> google.protobuf.Duration
+	38, // 3: procpool.v1.PoolSpec.cancel_grace:type_name -> google.protobuf.Duration
+	38, // 4: procpool.v1.PoolSpec.kill_delay:type_name -> google.protobuf.Duration
 	0,  // 5: procpool.v1.Pool.state:type_name -> procpool.v1.PoolState
 	5,  // 6: procpool.v1.Pool.functions:type_name -> procpool.v1.PoolFunction
-	37, // 7: procpool.v1.Pool.created:type_name -> google.protobuf.Timestamp
-	38, // 8: procpool.v1.Pool.last_exit:type_name -> procpool.v1.WorkerExit
+	39, // 7: procpool.v1.Pool.created:type_name -> google.protobuf.Timestamp
+	40, // 8: procpool.v1.Pool.last_exit:type_name -> procpool.v1.WorkerExit
 	1,  // 9: procpool.v1.Worker.state:type_name -> procpool.v1.WorkerState
-	37, // 10: procpool.v1.Worker.started:type_name -> google.protobuf.Timestamp
-	37, // 11: procpool.v1.Worker.since:type_name -> google.protobuf.Timestamp
-	37, // 12: procpool.v1.Call.started:type_name -> google.protobuf.Timestamp
-	37, // 13: procpool.v1.Call.oldest_since:type_name -> google.protobuf.Timestamp
+	39, // 10: procpool.v1.Worker.started:type_name -> google.protobuf.Timestamp
+	39, // 11: procpool.v1.Worker.since:type_name -> google.protobuf.Timestamp
+	39, // 12: procpool.v1.Call.started:type_name -> google.protobuf.Timestamp
+	39, // 13: procpool.v1.Call.oldest_since:type_name -> google.protobuf.Timestamp
 	2,  // 14: procpool.v1.CreatePoolRequest.spec:type_name -> procpool.v1.PoolSpec
 	4,  // 15: procpool.v1.CreatePoolResponse.pool:type_name -> procpool.v1.Pool
 	2,  // 16: procpool.v1.OpenPoolRequest.spec:type_name -> procpool.v1.PoolSpec
 	4,  // 17: procpool.v1.OpenPoolResponse.opened:type_name -> procpool.v1.Pool
 	12, // 18: procpool.v1.OpenPoolResponse.outputs:type_name -> procpool.v1.WorkerOutput
-	38, // 19: procpool.v1.OpenPoolResponse.exits:type_name -> procpool.v1.WorkerExit
+	40, // 19: procpool.v1.OpenPoolResponse.exits:type_name -> procpool.v1.WorkerExit
 	0,  // 20: procpool.v1.OpenPoolResponse.state:type_name -> procpool.v1.PoolState
-	4,  // 21: procpool.v1.GetPoolResponse.pool:type_name -> procpool.v1.Pool
-	4,  // 22: procpool.v1.ListPoolsResponse.pools:type_name -> procpool.v1.Pool
-	6,  // 23: procpool.v1.ListWorkersResponse.workers:type_name -> procpool.v1.Worker
-	7,  // 24: procpool.v1.ListCallsResponse.calls:type_name -> procpool.v1.Call
-	36, // 25: procpool.v1.MapRequest.task_timeout:type_name -> google.protobuf.Duration
-	36, // 26: procpool.v1.MapRequest.queue_timeout:type_name -> google.protobuf.Duration
-	39, // 27: procpool.v1.MapRequest.retry_on:type_name -> procpool.v1.Outcome
-	40, // 28: procpool.v1.MapRequest.items:type_name -> procpool.v1.Batch
-	41, // 29: procpool.v1.MapRequest.json:type_name -> google.protobuf.ListValue
-	23, // 30: procpool.v1.MapResponse.accepted:type_name -> procpool.v1.CallAccepted
-	42, // 31: procpool.v1.MapResponse.results:type_name -> procpool.v1.Results
-	43, // 32: procpool.v1.MapResponse.failures:type_name -> procpool.v1.Failure
-	44, // 33: procpool.v1.MapResponse.outputs:type_name -> procpool.v1.TaskOutput
-	36, // 34: procpool.v1.ApplyAsyncRequest.task_timeout:type_name -> google.protobuf.Duration
-	36, // 35: procpool.v1.ApplyAsyncRequest.queue_timeout:type_name -> google.protobuf.Duration
-	39, // 36: procpool.v1.ApplyAsyncRequest.retry_on:type_name -> procpool.v1.Outcome
-	40, // 37: procpool.v1.ApplyAsyncRequest.items:type_name -> procpool.v1.Batch
-	41, // 38: procpool.v1.ApplyAsyncRequest.json:type_name -> google.protobuf.ListValue
-	23, // 39: procpool.v1.ApplyAsyncResponse.accepted:type_name -> procpool.v1.CallAccepted
-	42, // 40: procpool.v1.ApplyAsyncResponse.results:type_name -> procpool.v1.Results
-	43, // 41: procpool.v1.ApplyAsyncResponse.failures:type_name -> procpool.v1.Failure
-	44, // 42: procpool.v1.ApplyAsyncResponse.outputs:type_name -> procpool.v1.TaskOutput
-	36, // 43: procpool.v1.ApplyRequest.task_timeout:type_name -> google.protobuf.Duration
-	36, // 44: procpool.v1.ApplyRequest.queue_timeout:type_name -> google.protobuf.Duration
-	39, // 45: procpool.v1.ApplyRequest.retry_on:type_name -> procpool.v1.Outcome
-	45, // 46: procpool.v1.ApplyRequest.json:type_name -> google.protobuf.Value
-	45, // 47: procpool.v1.ApplyResponse.json:type_name -> google.protobuf.Value
-	43, // 48: procpool.v1.ApplyResponse.failure:type_name -> procpool.v1.Failure
-	8,  // 49: procpool.v1.PoolService.CreatePool:input_type -> procpool.v1.CreatePoolRequest
-	10, // 50: procpool.v1.PoolService.OpenPool:input_type -> procpool.v1.OpenPoolRequest
-	13, // 51: procpool.v1.PoolService.GetPool:input_type -> procpool.v1.GetPoolRequest
-	15, // 52: procpool.v1.PoolService.ListPools:input_type -> procpool.v1.ListPoolsRequest
-	17, // 53: procpool.v1.PoolService.ListWorkers:input_type -> procpool.v1.ListWorkersRequest
-	19, // 54: procpool.v1.PoolService.ListCalls:input_type -> procpool.v1.ListCallsRequest
-	21, // 55: procpool.v1.PoolService.Map:input_type -> procpool.v1.MapRequest
-	24, // 56: procpool.v1.PoolService.ApplyAsync:input_type -> procpool.v1.ApplyAsyncRequest
-	26, // 57: procpool.v1.PoolService.Apply:input_type -> procpool.v1.ApplyRequest
-	28, // 58: procpool.v1.PoolService.Cancel:input_type -> procpool.v1.CancelRequest
-	30, // 59: procpool.v1.PoolService.ClosePool:input_type -> procpool.v1.ClosePoolRequest
-	32, // 60: procpool.v1.PoolService.JoinPool:input_type -> procpool.v1.JoinPoolRequest
-	34, // 61: procpool.v1.PoolService.TerminatePool:input_type -> procpool.v1.TerminatePoolRequest
-	9,  // 62: procpool.v1.PoolService.CreatePool:output_type -> procpool.v1.CreatePoolResponse
-	11, // 63: procpool.v1.PoolService.OpenPool:output_type -> procpool.v1.OpenPoolResponse
-	14, // 64: procpool.v1.PoolService.GetPool:output_type -> procpool.v1.GetPoolResponse
-	16, // 65: procpool.v1.PoolService.ListPools:output_type -> procpool.v1.ListPoolsResponse
-	18, // 66: procpool.v1.PoolService.ListWorkers:output_type -> procpool.v1.ListWorkersResponse
-	20, // 67: procpool.v1.PoolService.ListCalls:output_type -> procpool.v1.ListCallsResponse
-	22, // 68: procpool.v1.PoolService.Map:output_type -> procpool.v1.MapResponse
-	25, // 69: procpool.v1.PoolService.ApplyAsync:output_type -> procpool.v1.ApplyAsyncResponse
-	27, // 70: procpool.v1.PoolService.Apply:output_type -> procpool.v1.ApplyResponse
-	29, // 71: procpool.v1.PoolService.Cancel:output_type -> procpool.v1.CancelResponse
-	31, // 72: procpool.v1.PoolService.ClosePool:output_type -> procpool.v1.ClosePoolResponse
-	33, // 73: procpool.v1.PoolService.JoinPool:output_type -> procpool.v1.JoinPoolResponse
-	35, // 74: procpool.v1.PoolService.TerminatePool:output_type -> procpool.v1.TerminatePoolResponse
-	62, // [62:75] is the sub-list for method output_type
-	49, // [49:62] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	39, // 21: procpool.v1.WorkerOutput.time:type_name -> google.protobuf.Timestamp
+	12, // 22: procpool.v1.LogsResponse.outputs:type_name -> procpool.v1.WorkerOutput
+	40, // 23: procpool.v1.LogsResponse.exits:type_name -> procpool.v1.WorkerExit
+	4,  // 24: procpool.v1.GetPoolResponse.pool:type_name -> procpool.v1.Pool
+	4,  // 25: procpool.v1.ListPoolsResponse.pools:type_name -> procpool.v1.Pool
+	6,  // 26: procpool.v1.ListWorkersResponse.workers:type_name -> procpool.v1.Worker
+	7,  // 27: procpool.v1.ListCallsResponse.calls:type_name -> procpool.v1.Call
+	38, // 28: procpool.v1.MapRequest.task_timeout:type_name -> google.protobuf.Duration
+	38, // 29: procpool.v1.MapRequest.queue_timeout:type_name -> google.protobuf.Duration
+	41, // 30: procpool.v1.MapRequest.retry_on:type_name -> procpool.v1.Outcome
+	42, // 31: procpool.v1.MapRequest.items:type_name -> procpool.v1.Batch
+	43, // 32: procpool.v1.MapRequest.json:type_name -> google.protobuf.ListValue
+	25, // 33: procpool.v1.MapResponse.accepted:type_name -> procpool.v1.CallAccepted
+	44, // 34: procpool.v1.MapResponse.results:type_name -> procpool.v1.Results
+	45, // 35: procpool.v1.MapResponse.failures:type_name -> procpool.v1.Failure
+	46, // 36: procpool.v1.MapResponse.outputs:type_name -> procpool.v1.TaskOutput
+	38, // 37: procpool.v1.ApplyAsyncRequest.task_timeout:type_name -> google.protobuf.Duration
+	38, // 38: procpool.v1.ApplyAsyncRequest.queue_timeout:type_name -> google.protobuf.Duration
+	41, // 39: procpool.v1.ApplyAsyncRequest.retry_on:type_name -> procpool.v1.Outcome
+	42, // 40: procpool.v1.ApplyAsyncRequest.items:type_name -> procpool.v1.Batch
+	43, // 41: procpool.v1.ApplyAsyncRequest.json:type_name -> google.protobuf.ListValue
+	25, // 42: procpool.v1.ApplyAsyncResponse.accepted:type_name -> procpool.v1.CallAccepted
+	44, // 43: procpool.v1.ApplyAsyncResponse.results:type_name -> procpool.v1.Results
+	45, // 44: procpool.v1.ApplyAsyncResponse.failures:type_name -> procpool.v1.Failure
+	46, // 45: procpool.v1.ApplyAsyncResponse.outputs:type_name -> procpool.v1.TaskOutput
+	38, // 46: procpool.v1.ApplyRequest.task_timeout:type_name -> google.protobuf.Duration
+	38, // 47: procpool.v1.ApplyRequest.queue_timeout:type_name -> google.protobuf.Duration
+	41, // 48: procpool.v1.ApplyRequest.retry_on:type_name -> procpool.v1.Outcome
+	47, // 49: procpool.v1.ApplyRequest.json:type_name -> google.protobuf.Value
+	47, // 50: procpool.v1.ApplyResponse.json:type_name -> google.protobuf.Value
+	45, // 51: procpool.v1.ApplyResponse.failure:type_name -> procpool.v1.Failure
+	8,  // 52: procpool.v1.PoolService.CreatePool:input_type -> procpool.v1.CreatePoolRequest
+	10, // 53: procpool.v1.PoolService.OpenPool:input_type -> procpool.v1.OpenPoolRequest
+	15, // 54: procpool.v1.PoolService.GetPool:input_type -> procpool.v1.GetPoolRequest
+	17, // 55: procpool.v1.PoolService.ListPools:input_type -> procpool.v1.ListPoolsRequest
+	19, // 56: procpool.v1.PoolService.ListWorkers:input_type -> procpool.v1.ListWorkersRequest
+	21, // 57: procpool.v1.PoolService.ListCalls:input_type -> procpool.v1.ListCallsRequest
+	23, // 58: procpool.v1.PoolService.Map:input_type -> procpool.v1.MapRequest
+	26, // 59: procpool.v1.PoolService.ApplyAsync:input_type -> procpool.v1.ApplyAsyncRequest
+	28, // 60: procpool.v1.PoolService.Apply:input_type -> procpool.v1.ApplyRequest
+	30, // 61: procpool.v1.PoolService.Cancel:input_type -> procpool.v1.CancelRequest
+	13, // 62: procpool.v1.PoolService.Logs:input_type -> procpool.v1.LogsRequest
+	32, // 63: procpool.v1.PoolService.ClosePool:input_type -> procpool.v1.ClosePoolRequest
+	34, // 64: procpool.v1.PoolService.JoinPool:input_type -> procpool.v1.JoinPoolRequest
+	36, // 65: procpool.v1.PoolService.TerminatePool:input_type -> procpool.v1.TerminatePoolRequest
+	9,  // 66: procpool.v1.PoolService.CreatePool:output_type -> procpool.v1.CreatePoolResponse
+	11, // 67: procpool.v1.PoolService.OpenPool:output_type -> procpool.v1.OpenPoolResponse
+	16, // 68: procpool.v1.PoolService.GetPool:output_type -> procpool.v1.GetPoolResponse
+	18, // 69: procpool.v1.PoolService.ListPools:output_type -> procpool.v1.ListPoolsResponse
+	20, // 70: procpool.v1.PoolService.ListWorkers:output_type -> procpool.v1.ListWorkersResponse
+	22, // 71: procpool.v1.PoolService.ListCalls:output_type -> procpool.v1.ListCallsResponse
+	24, // 72: procpool.v1.PoolService.Map:output_type -> procpool.v1.MapResponse
+	27, // 73: procpool.v1.PoolService.ApplyAsync:output_type -> procpool.v1.ApplyAsyncResponse
+	29, // 74: procpool.v1.PoolService.Apply:output_type -> procpool.v1.ApplyResponse
+	31, // 75: procpool.v1.PoolService.Cancel:output_type -> procpool.v1.CancelResponse
+	14, // 76: procpool.v1.PoolService.Logs:output_type -> procpool.v1.LogsResponse
+	33, // 77: procpool.v1.PoolService.ClosePool:output_type -> procpool.v1.ClosePoolResponse
+	35, // 78: procpool.v1.PoolService.JoinPool:output_type -> procpool.v1.JoinPoolResponse
+	37, // 79: procpool.v1.PoolService.TerminatePool:output_type -> procpool.v1.TerminatePoolResponse
+	66, // [66:80] is the sub-list for method output_type
+	52, // [52:66] is the sub-list for method input_type
+	52, // [52:52] is the sub-list for extension type_name
+	52, // [52:52] is the sub-list for extension extendee
+	0,  // [0:52] is the sub-list for field type_name
 }
 
 func init() { file_procpool_v1_pool_proto_init() }
@@ -3020,13 +3177,14 @@ func file_procpool_v1_pool_proto_init() {
 	}
 	file_procpool_v1_payload_proto_init()
 	file_procpool_v1_pool_proto_msgTypes[1].OneofWrappers = []any{}
+	file_procpool_v1_pool_proto_msgTypes[11].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_procpool_v1_pool_proto_rawDesc), len(file_procpool_v1_pool_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   34,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -31,6 +31,7 @@ const (
 	PoolService_ApplyAsync_FullMethodName    = "/procpool.v1.PoolService/ApplyAsync"
 	PoolService_Apply_FullMethodName         = "/procpool.v1.PoolService/Apply"
 	PoolService_Cancel_FullMethodName        = "/procpool.v1.PoolService/Cancel"
+	PoolService_Logs_FullMethodName          = "/procpool.v1.PoolService/Logs"
 	PoolService_ClosePool_FullMethodName     = "/procpool.v1.PoolService/ClosePool"
 	PoolService_JoinPool_FullMethodName      = "/procpool.v1.PoolService/JoinPool"
 	PoolService_TerminatePool_FullMethodName = "/procpool.v1.PoolService/TerminatePool"
@@ -65,6 +66,9 @@ type PoolServiceClient interface {
 	// Cancel ends a call, or some tasks of it: waiting ones at once, running ones by their context, then by SIGTERM after the
 	// cancel grace, then by SIGKILL.
 	Cancel(ctx context.Context, in *CancelRequest, opts ...grpc.CallOption) (*CancelResponse, error)
+	// Logs is what workers wrote and how they ended, of a pool or of all, whoever has made them: the last of it, and with follow what
+	// comes. It never holds up a worker. The stream ends with the pool, and when the daemon stops.
+	Logs(ctx context.Context, in *LogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LogsResponse], error)
 	// ClosePool refuses new calls; those accepted run to their end, then the pool is released. Idempotent.
 	ClosePool(ctx context.Context, in *ClosePoolRequest, opts ...grpc.CallOption) (*ClosePoolResponse, error)
 	// JoinPool waits until every worker of a closed or terminated pool has been reaped. FAILED_PRECONDITION for an open pool;
@@ -197,6 +201,25 @@ func (c *poolServiceClient) Cancel(ctx context.Context, in *CancelRequest, opts 
 	return out, nil
 }
 
+func (c *poolServiceClient) Logs(ctx context.Context, in *LogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LogsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &PoolService_ServiceDesc.Streams[3], PoolService_Logs_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[LogsRequest, LogsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type PoolService_LogsClient = grpc.ServerStreamingClient[LogsResponse]
+
 func (c *poolServiceClient) ClosePool(ctx context.Context, in *ClosePoolRequest, opts ...grpc.CallOption) (*ClosePoolResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ClosePoolResponse)
@@ -256,6 +279,9 @@ type PoolServiceServer interface {
 	// Cancel ends a call, or some tasks of it: waiting ones at once, running ones by their context, then by SIGTERM after the
 	// cancel grace, then by SIGKILL.
 	Cancel(context.Context, *CancelRequest) (*CancelResponse, error)
+	// Logs is what workers wrote and how they ended, of a pool or of all, whoever has made them: the last of it, and with follow what
+	// comes. It never holds up a worker. The stream ends with the pool, and when the daemon stops.
+	Logs(*LogsRequest, grpc.ServerStreamingServer[LogsResponse]) error
 	// ClosePool refuses new calls; those accepted run to their end, then the pool is released. Idempotent.
 	ClosePool(context.Context, *ClosePoolRequest) (*ClosePoolResponse, error)
 	// JoinPool waits until every worker of a closed or terminated pool has been reaped. FAILED_PRECONDITION for an open pool;
@@ -302,6 +328,9 @@ func (UnimplementedPoolServiceServer) Apply(context.Context, *ApplyRequest) (*Ap
 }
 func (UnimplementedPoolServiceServer) Cancel(context.Context, *CancelRequest) (*CancelResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Cancel not implemented")
+}
+func (UnimplementedPoolServiceServer) Logs(*LogsRequest, grpc.ServerStreamingServer[LogsResponse]) error {
+	return status.Error(codes.Unimplemented, "method Logs not implemented")
 }
 func (UnimplementedPoolServiceServer) ClosePool(context.Context, *ClosePoolRequest) (*ClosePoolResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ClosePool not implemented")
@@ -484,6 +513,17 @@ func _PoolService_Cancel_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _PoolService_Logs_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(LogsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(PoolServiceServer).Logs(m, &grpc.GenericServerStream[LogsRequest, LogsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type PoolService_LogsServer = grpc.ServerStreamingServer[LogsResponse]
+
 func _PoolService_ClosePool_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ClosePoolRequest)
 	if err := dec(in); err != nil {
@@ -603,6 +643,11 @@ var PoolService_ServiceDesc = grpc.ServiceDesc{
 			Handler:       _PoolService_ApplyAsync_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
+		},
+		{
+			StreamName:    "Logs",
+			Handler:       _PoolService_Logs_Handler,
+			ServerStreams: true,
 		},
 	},
 	Metadata: "procpool/v1/pool.proto",
