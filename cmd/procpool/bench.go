@@ -60,7 +60,7 @@ func newBenchCommand(g *globals) *cobra.Command {
 	f.SortFlags = false
 	f.StringSliceVar(&o.compare, "compare", nil, "python, xargs, or both with a comma")
 	f.IntVar(&o.runs, "runs", 5, "how often each side has its turn")
-	f.DurationVar(&o.atLeast, "time", 250*time.Millisecond, "a turn repeats its work at least so long")
+	f.DurationVar(&o.atLeast, "time", fullRound, "a turn repeats its work at least so long")
 	f.IntVarP(&o.workers, "workers", "j", 2, "workers on each side")
 	f.BoolVar(&o.daemon, "daemon", false, "use a procpoold in a process of its own")
 	f.StringVar(&o.python, "python", "python3", "the Python to compare with")
@@ -229,6 +229,7 @@ func (b *bench) measure(ctx context.Context, m measure, peers []string, named bo
 	}()
 	w := m.work
 	w.Workers = b.options.workers
+	w.Seconds = b.options.atLeast.Seconds() / 5 // to warm up
 	out := func(i int, err error) {
 		sides[i].close()
 		sides[i] = nil
