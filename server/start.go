@@ -53,7 +53,7 @@ func (s *Server) start(w *worker) (process, error) {
 	if s.cfg.InProcess {
 		return startInProcess(boot), nil
 	}
-	return workerproc.Start(workerproc.Spec{Program: spec.Program, Bootstrap: boot, Output: w.wrote})
+	return workerproc.Start(workerproc.Spec{Program: w.program, Bootstrap: boot, Output: w.wrote})
 }
 
 // inProcess is a worker made of goroutines of this process. It can be asked to end, but not made to.

@@ -18,6 +18,7 @@ type worker struct {
 	id         sched.WorkerID
 	name       string // "POOL-NUMBER"
 	pool       *pool
+	program    *pb.Program
 	token      [32]byte
 	started    time.Time
 	proc       process       // nil until the process has been started, and when that failed
@@ -29,6 +30,9 @@ type worker struct {
 	refused    string        // why it was turned away, if it was, or what it did wrong
 	turnedAway bool          // it will never be let in
 	tap        tap           // for what it writes
+	retired    sched.Reason  // why it was asked to stop, when the pool goes on
+	ran        uint64        // tasks, when it was asked to
+	memory     int64         // bytes, when they were last looked at
 }
 
 // process is a running worker process: workerproc.Process, or goroutines of this process.
@@ -41,8 +45,8 @@ type process interface {
 }
 
 // spawn starts a worker process. Forking takes a while, so it is not done here but by the goroutine that then waits for the process.
-func (p *pool) spawn(id sched.WorkerID) {
-	w := &worker{id: id, name: fmt.Sprintf("%s-%d", p.name, id), pool: p, started: time.Now(), attached: make(chan struct{})}
+func (p *pool) spawn(id sched.WorkerID, program *pb.Program) {
+	w := &worker{id: id, name: fmt.Sprintf("%s-%d", p.name, id), pool: p, program: program, started: time.Now(), attached: make(chan struct{})}
 	w.out.init()
 	if _, err := rand.Read(w.token[:]); err != nil {
 		panic(err) // crypto/rand never fails on a system that runs
@@ -123,6 +127,12 @@ func (w *worker) reason(exit workerproc.Exit) string {
 	if text, ok := killReasons[w.killed]; ok {
 		return text + ": " + how
 	}
+	if text := w.retirement(); text != "" {
+		if exit.Signal == "" && exit.Code == 0 {
+			return text
+		}
+		return text + ": " + how
+	}
 	return how
 }
 
@@ -156,7 +166,7 @@ func (w *worker) gone(now time.Time, exit sched.Exit, why *pb.WorkerExit) {
 	p := w.pool
 	delete(p.workers, w.id)
 	w.out.close()
-	stopped := exit.Kind == sched.ExitClean && w.identity != ""
+	stopped := exit.Kind == sched.ExitClean && w.identity != "" || w.retired != sched.NoReason
 	if !stopped && w.killed != sched.PoolTerminated {
 		p.lastExit = why
 		p.log.Warn("worker ended", "worker", w.name, "pid", why.Pid, "reason", why.Reason)
@@ -216,7 +226,10 @@ func (w *worker) revoke(chunk sched.ChunkID, from int) {
 	})
 }
 
-func (w *worker) stop() {
+func (w *worker) stop(why sched.Reason) {
+	if info, ok := w.pool.core.Worker(w.id); ok {
+		w.retired, w.ran = why, info.Done
+	}
 	w.out.head(func(h *pb.AttachResponse) { h.Stop = &pb.Stop{} })
 }
 

@@ -130,6 +130,8 @@ const (
 	Reason_REASON_DENIED Reason = 14
 	// A call with that id exists already (ALREADY_EXISTS).
 	Reason_REASON_CALL_EXISTS Reason = 15
+	// The pool is being restarted already (FAILED_PRECONDITION).
+	Reason_REASON_RESTARTING Reason = 16
 )
 
 // Enum value maps for Reason.
@@ -151,6 +153,7 @@ var (
 		13: "REASON_PROGRAM",
 		14: "REASON_DENIED",
 		15: "REASON_CALL_EXISTS",
+		16: "REASON_RESTARTING",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":      0,
@@ -169,6 +172,7 @@ var (
 		"REASON_PROGRAM":          13,
 		"REASON_DENIED":           14,
 		"REASON_CALL_EXISTS":      15,
+		"REASON_RESTARTING":       16,
 	}
 )
 
@@ -894,7 +898,7 @@ const file_procpool_v1_payload_proto_rawDesc = "" +
 	"\x0fOUTCOME_TIMEOUT\x10\x03\x12\x15\n" +
 	"\x11OUTCOME_CANCELLED\x10\x04\x12\x17\n" +
 	"\x13OUTCOME_WORKER_LOST\x10\x05\x12\x14\n" +
-	"\x10OUTCOME_REJECTED\x10\x06*\xfd\x02\n" +
+	"\x10OUTCOME_REJECTED\x10\x06*\x94\x03\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13REASON_UNKNOWN_POOL\x10\x01\x12\x16\n" +
@@ -912,7 +916,8 @@ const file_procpool_v1_payload_proto_rawDesc = "" +
 	"\x0fREASON_STOPPING\x10\f\x12\x12\n" +
 	"\x0eREASON_PROGRAM\x10\r\x12\x11\n" +
 	"\rREASON_DENIED\x10\x0e\x12\x16\n" +
-	"\x12REASON_CALL_EXISTS\x10\x0fB;Z9github.com/procpool/procpool/proto/procpool/v1;procpoolv1b\x06proto3"
+	"\x12REASON_CALL_EXISTS\x10\x0f\x12\x15\n" +
+	"\x11REASON_RESTARTING\x10\x10B;Z9github.com/procpool/procpool/proto/procpool/v1;procpoolv1b\x06proto3"
 
 var (
 	file_procpool_v1_payload_proto_rawDescOnce sync.Once

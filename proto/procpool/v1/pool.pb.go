@@ -103,8 +103,10 @@ const (
 	WorkerState_WORKER_STATE_IDLE WorkerState = 2
 	// Runs a task.
 	WorkerState_WORKER_STATE_BUSY WorkerState = 3
-	// Has been asked to stop, or is being killed.
+	// Ends after the task that it runs, if any; has been asked to stop; or is being killed.
 	WorkerState_WORKER_STATE_STOPPING WorkerState = 4
+	// Is ready, and waits to take the place of another worker.
+	WorkerState_WORKER_STATE_SPARE WorkerState = 5
 )
 
 // Enum value maps for WorkerState.
@@ -115,6 +117,7 @@ var (
 		2: "WORKER_STATE_IDLE",
 		3: "WORKER_STATE_BUSY",
 		4: "WORKER_STATE_STOPPING",
+		5: "WORKER_STATE_SPARE",
 	}
 	WorkerState_value = map[string]int32{
 		"WORKER_STATE_UNSPECIFIED": 0,
@@ -122,6 +125,7 @@ var (
 		"WORKER_STATE_IDLE":        2,
 		"WORKER_STATE_BUSY":        3,
 		"WORKER_STATE_STOPPING":    4,
+		"WORKER_STATE_SPARE":       5,
 	}
 )
 
@@ -171,7 +175,23 @@ type PoolSpec struct {
 	// How long a cancelled task has to return before its process group gets SIGTERM. Default 5 s.
 	CancelGrace *durationpb.Duration `protobuf:"bytes,7,opt,name=cancel_grace,json=cancelGrace,proto3" json:"cancel_grace,omitempty"`
 	// How long after SIGTERM comes SIGKILL. Default 2 s.
-	KillDelay     *durationpb.Duration `protobuf:"bytes,8,opt,name=kill_delay,json=killDelay,proto3" json:"kill_delay,omitempty"`
+	KillDelay *durationpb.Duration `protobuf:"bytes,8,opt,name=kill_delay,json=killDelay,proto3" json:"kill_delay,omitempty"`
+	// A worker is replaced when it has been given so many tasks, or up to a tenth less by chance, so that not all are replaced at the
+	// same time. 0: never.
+	MaxTasksPerWorker uint32 `protobuf:"varint,9,opt,name=max_tasks_per_worker,json=maxTasksPerWorker,proto3" json:"max_tasks_per_worker,omitempty"`
+	// A worker is replaced, after its task, when it has been ready for so long, 10 % more or less by chance. At least 1 s. Absent: never.
+	MaxWorkerAge *durationpb.Duration `protobuf:"bytes,10,opt,name=max_worker_age,json=maxWorkerAge,proto3" json:"max_worker_age,omitempty"`
+	// A worker that has had no task for so long stops, as long as more than min_workers are left. Workers are started again when there are tasks
+	// that wait. At least 1 s. Absent: workers stay.
+	MaxWorkerIdle *durationpb.Duration `protobuf:"bytes,11,opt,name=max_worker_idle,json=maxWorkerIdle,proto3" json:"max_worker_idle,omitempty"`
+	// How many workers stay however long they are idle. For max_worker_idle only; at most workers.
+	MinWorkers uint32 `protobuf:"varint,12,opt,name=min_workers,json=minWorkers,proto3" json:"min_workers,omitempty"`
+	// How many workers are kept started and ready beside the others. A spare runs no task; it takes the place of a worker that leaves or
+	// dies. At most 4,096 together with workers.
+	Spares uint32 `protobuf:"varint,13,opt,name=spares,proto3" json:"spares,omitempty"`
+	// A worker whose resident memory exceeds so many bytes, itself without its children, is replaced after its task. Looked at about once a second.
+	// At least 1 MiB. 0: never.
+	DrainMemory   uint64 `protobuf:"varint,14,opt,name=drain_memory,json=drainMemory,proto3" json:"drain_memory,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -260,6 +280,48 @@ func (x *PoolSpec) GetKillDelay() *durationpb.Duration {
 		return x.KillDelay
 	}
 	return nil
+}
+
+func (x *PoolSpec) GetMaxTasksPerWorker() uint32 {
+	if x != nil {
+		return x.MaxTasksPerWorker
+	}
+	return 0
+}
+
+func (x *PoolSpec) GetMaxWorkerAge() *durationpb.Duration {
+	if x != nil {
+		return x.MaxWorkerAge
+	}
+	return nil
+}
+
+func (x *PoolSpec) GetMaxWorkerIdle() *durationpb.Duration {
+	if x != nil {
+		return x.MaxWorkerIdle
+	}
+	return nil
+}
+
+func (x *PoolSpec) GetMinWorkers() uint32 {
+	if x != nil {
+		return x.MinWorkers
+	}
+	return 0
+}
+
+func (x *PoolSpec) GetSpares() uint32 {
+	if x != nil {
+		return x.Spares
+	}
+	return 0
+}
+
+func (x *PoolSpec) GetDrainMemory() uint64 {
+	if x != nil {
+		return x.DrainMemory
+	}
+	return 0
 }
 
 // Program is an executable with what it needs to start.
@@ -409,7 +471,11 @@ type Pool struct {
 	// True if it lives as long as its opener's stream.
 	Opened bool `protobuf:"varint,14,opt,name=opened,proto3" json:"opened,omitempty"`
 	// The program's path and arguments.
-	Command       []string `protobuf:"bytes,15,rep,name=command,proto3" json:"command,omitempty"`
+	Command []string `protobuf:"bytes,15,rep,name=command,proto3" json:"command,omitempty"`
+	// Spares that are ready now, beside the workers that are idle or busy.
+	Spares uint32 `protobuf:"varint,16,opt,name=spares,proto3" json:"spares,omitempty"`
+	// Which program its workers run: 1 at first, and more after each restart.
+	Generation    uint32 `protobuf:"varint,17,opt,name=generation,proto3" json:"generation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -549,6 +615,20 @@ func (x *Pool) GetCommand() []string {
 	return nil
 }
 
+func (x *Pool) GetSpares() uint32 {
+	if x != nil {
+		return x.Spares
+	}
+	return 0
+}
+
+func (x *Pool) GetGeneration() uint32 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
 // PoolFunction is a function that a pool offers.
 type PoolFunction struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -625,7 +705,11 @@ type Worker struct {
 	Attempt uint32                 `protobuf:"varint,9,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	Since   *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=since,proto3" json:"since,omitempty"`
 	// How surely it is the process that was started: "token", "token+uid", "token+uid+pid". Empty before Hello.
-	Identity      string `protobuf:"bytes,11,opt,name=identity,proto3" json:"identity,omitempty"`
+	Identity string `protobuf:"bytes,11,opt,name=identity,proto3" json:"identity,omitempty"`
+	// Its resident memory in bytes, when it was last looked at. 0 in a pool without drain_memory.
+	Memory uint64 `protobuf:"varint,12,opt,name=memory,proto3" json:"memory,omitempty"`
+	// Which of the pool's programs it runs; see Pool.
+	Generation    uint32 `protobuf:"varint,13,opt,name=generation,proto3" json:"generation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -735,6 +819,20 @@ func (x *Worker) GetIdentity() string {
 		return x.Identity
 	}
 	return ""
+}
+
+func (x *Worker) GetMemory() uint64 {
+	if x != nil {
+		return x.Memory
+	}
+	return 0
+}
+
+func (x *Worker) GetGeneration() uint32 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
 }
 
 // Call describes a call that has not ended.
@@ -2785,11 +2883,222 @@ func (*TerminatePoolResponse) Descriptor() ([]byte, []int) {
 	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{35}
 }
 
+// ResizePoolRequest changes the number of workers.
+type ResizePoolRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the pool.
+	Pool string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	// How many workers, 1 to 4,096.
+	Workers       uint32 `protobuf:"varint,2,opt,name=workers,proto3" json:"workers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResizePoolRequest) Reset() {
+	*x = ResizePoolRequest{}
+	mi := &file_procpool_v1_pool_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResizePoolRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResizePoolRequest) ProtoMessage() {}
+
+func (x *ResizePoolRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_procpool_v1_pool_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResizePoolRequest.ProtoReflect.Descriptor instead.
+func (*ResizePoolRequest) Descriptor() ([]byte, []int) {
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *ResizePoolRequest) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+func (x *ResizePoolRequest) GetWorkers() uint32 {
+	if x != nil {
+		return x.Workers
+	}
+	return 0
+}
+
+// ResizePoolResponse is the pool; its workers are starting or stopping.
+type ResizePoolResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The pool.
+	Pool          *Pool `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResizePoolResponse) Reset() {
+	*x = ResizePoolResponse{}
+	mi := &file_procpool_v1_pool_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResizePoolResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResizePoolResponse) ProtoMessage() {}
+
+func (x *ResizePoolResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_procpool_v1_pool_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResizePoolResponse.ProtoReflect.Descriptor instead.
+func (*ResizePoolResponse) Descriptor() ([]byte, []int) {
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *ResizePoolResponse) GetPool() *Pool {
+	if x != nil {
+		return x.Pool
+	}
+	return nil
+}
+
+// RestartPoolRequest replaces the workers of a pool.
+type RestartPoolRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the pool.
+	Pool string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	// What the new workers run. Absent: the pool's program, as the file is now.
+	Program       *Program `protobuf:"bytes,2,opt,name=program,proto3" json:"program,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestartPoolRequest) Reset() {
+	*x = RestartPoolRequest{}
+	mi := &file_procpool_v1_pool_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestartPoolRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestartPoolRequest) ProtoMessage() {}
+
+func (x *RestartPoolRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_procpool_v1_pool_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestartPoolRequest.ProtoReflect.Descriptor instead.
+func (*RestartPoolRequest) Descriptor() ([]byte, []int) {
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *RestartPoolRequest) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+func (x *RestartPoolRequest) GetProgram() *Program {
+	if x != nil {
+		return x.Program
+	}
+	return nil
+}
+
+// RestartPoolResponse is sent when all workers have been replaced.
+type RestartPoolResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The pool.
+	Pool *Pool `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	// How many workers have been replaced.
+	Replaced      uint32 `protobuf:"varint,2,opt,name=replaced,proto3" json:"replaced,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestartPoolResponse) Reset() {
+	*x = RestartPoolResponse{}
+	mi := &file_procpool_v1_pool_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestartPoolResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestartPoolResponse) ProtoMessage() {}
+
+func (x *RestartPoolResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_procpool_v1_pool_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestartPoolResponse.ProtoReflect.Descriptor instead.
+func (*RestartPoolResponse) Descriptor() ([]byte, []int) {
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *RestartPoolResponse) GetPool() *Pool {
+	if x != nil {
+		return x.Pool
+	}
+	return nil
+}
+
+func (x *RestartPoolResponse) GetReplaced() uint32 {
+	if x != nil {
+		return x.Replaced
+	}
+	return 0
+}
+
 var File_procpool_v1_pool_proto protoreflect.FileDescriptor
 
 const file_procpool_v1_pool_proto_rawDesc = "" +
 	"\n" +
-	"\x16procpool/v1/pool.proto\x12\vprocpool.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19procpool/v1/payload.proto\"\x85\x03\n" +
+	"\x16procpool/v1/pool.proto\x12\vprocpool.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19procpool/v1/payload.proto\"\x96\x05\n" +
 	"\bPoolSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12.\n" +
 	"\aprogram\x18\x02 \x01(\v2\x14.procpool.v1.ProgramR\aprogram\x12\x18\n" +
@@ -2799,7 +3108,15 @@ const file_procpool_v1_pool_proto_rawDesc = "" +
 	"\rready_timeout\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\freadyTimeout\x12<\n" +
 	"\fcancel_grace\x18\a \x01(\v2\x19.google.protobuf.DurationR\vcancelGrace\x128\n" +
 	"\n" +
-	"kill_delay\x18\b \x01(\v2\x19.google.protobuf.DurationR\tkillDelay\"\xe0\x01\n" +
+	"kill_delay\x18\b \x01(\v2\x19.google.protobuf.DurationR\tkillDelay\x12/\n" +
+	"\x14max_tasks_per_worker\x18\t \x01(\rR\x11maxTasksPerWorker\x12?\n" +
+	"\x0emax_worker_age\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\fmaxWorkerAge\x12A\n" +
+	"\x0fmax_worker_idle\x18\v \x01(\v2\x19.google.protobuf.DurationR\rmaxWorkerIdle\x12\x1f\n" +
+	"\vmin_workers\x18\f \x01(\rR\n" +
+	"minWorkers\x12\x16\n" +
+	"\x06spares\x18\r \x01(\rR\x06spares\x12!\n" +
+	"\fdrain_memory\x18\x0e \x01(\x04R\vdrainMemory\"\xe0\x01\n" +
 	"\aProgram\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
 	"\x04args\x18\x02 \x03(\tR\x04args\x12\x10\n" +
@@ -2810,7 +3127,7 @@ const file_procpool_v1_pool_proto_rawDesc = "" +
 	"\x06device\x18\a \x01(\x04R\x06device\x12\x14\n" +
 	"\x05inode\x18\b \x01(\x04R\x05inode\x12\x19\n" +
 	"\bmtime_ns\x18\t \x01(\x03R\amtimeNsB\b\n" +
-	"\x06_umask\"\xe9\x03\n" +
+	"\x06_umask\"\xa1\x04\n" +
 	"\x04Pool\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12,\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x16.procpool.v1.PoolStateR\x05state\x12\x18\n" +
@@ -2828,10 +3145,14 @@ const file_procpool_v1_pool_proto_rawDesc = "" +
 	"done_tasks\x18\f \x01(\x04R\tdoneTasks\x124\n" +
 	"\tlast_exit\x18\r \x01(\v2\x17.procpool.v1.WorkerExitR\blastExit\x12\x16\n" +
 	"\x06opened\x18\x0e \x01(\bR\x06opened\x12\x18\n" +
-	"\acommand\x18\x0f \x03(\tR\acommand\">\n" +
+	"\acommand\x18\x0f \x03(\tR\acommand\x12\x16\n" +
+	"\x06spares\x18\x10 \x01(\rR\x06spares\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x11 \x01(\rR\n" +
+	"generation\">\n" +
 	"\fPoolFunction\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
-	"\bencoding\x18\x02 \x01(\tR\bencoding\"\xde\x02\n" +
+	"\bencoding\x18\x02 \x01(\tR\bencoding\"\x96\x03\n" +
 	"\x06Worker\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04pool\x18\x02 \x01(\tR\x04pool\x12\x10\n" +
@@ -2845,7 +3166,11 @@ const file_procpool_v1_pool_proto_rawDesc = "" +
 	"\aattempt\x18\t \x01(\rR\aattempt\x120\n" +
 	"\x05since\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x1a\n" +
-	"\bidentity\x18\v \x01(\tR\bidentity\"\xe1\x03\n" +
+	"\bidentity\x18\v \x01(\tR\bidentity\x12\x16\n" +
+	"\x06memory\x18\f \x01(\x04R\x06memory\x12\x1e\n" +
+	"\n" +
+	"generation\x18\r \x01(\rR\n" +
+	"generation\"\xe1\x03\n" +
 	"\x04Call\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04pool\x18\x02 \x01(\tR\x04pool\x12\x1a\n" +
@@ -2986,20 +3311,32 @@ const file_procpool_v1_pool_proto_rawDesc = "" +
 	"\x10JoinPoolResponse\"*\n" +
 	"\x14TerminatePoolRequest\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\"\x17\n" +
-	"\x15TerminatePoolResponse*\x9e\x01\n" +
+	"\x15TerminatePoolResponse\"A\n" +
+	"\x11ResizePoolRequest\x12\x12\n" +
+	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x18\n" +
+	"\aworkers\x18\x02 \x01(\rR\aworkers\";\n" +
+	"\x12ResizePoolResponse\x12%\n" +
+	"\x04pool\x18\x01 \x01(\v2\x11.procpool.v1.PoolR\x04pool\"X\n" +
+	"\x12RestartPoolRequest\x12\x12\n" +
+	"\x04pool\x18\x01 \x01(\tR\x04pool\x12.\n" +
+	"\aprogram\x18\x02 \x01(\v2\x14.procpool.v1.ProgramR\aprogram\"X\n" +
+	"\x13RestartPoolResponse\x12%\n" +
+	"\x04pool\x18\x01 \x01(\v2\x11.procpool.v1.PoolR\x04pool\x12\x1a\n" +
+	"\breplaced\x18\x02 \x01(\rR\breplaced*\x9e\x01\n" +
 	"\tPoolState\x12\x1a\n" +
 	"\x16POOL_STATE_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fPOOL_STATE_OPEN\x10\x01\x12\x17\n" +
 	"\x13POOL_STATE_DEGRADED\x10\x02\x12\x15\n" +
 	"\x11POOL_STATE_CLOSED\x10\x03\x12\x19\n" +
 	"\x15POOL_STATE_TERMINATED\x10\x04\x12\x15\n" +
-	"\x11POOL_STATE_JOINED\x10\x05*\x8f\x01\n" +
+	"\x11POOL_STATE_JOINED\x10\x05*\xa7\x01\n" +
 	"\vWorkerState\x12\x1c\n" +
 	"\x18WORKER_STATE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15WORKER_STATE_STARTING\x10\x01\x12\x15\n" +
 	"\x11WORKER_STATE_IDLE\x10\x02\x12\x15\n" +
 	"\x11WORKER_STATE_BUSY\x10\x03\x12\x19\n" +
-	"\x15WORKER_STATE_STOPPING\x10\x042\x97\b\n" +
+	"\x15WORKER_STATE_STOPPING\x10\x04\x12\x16\n" +
+	"\x12WORKER_STATE_SPARE\x10\x052\xb8\t\n" +
 	"\vPoolService\x12M\n" +
 	"\n" +
 	"CreatePool\x12\x1e.procpool.v1.CreatePoolRequest\x1a\x1f.procpool.v1.CreatePoolResponse\x12I\n" +
@@ -3016,7 +3353,10 @@ const file_procpool_v1_pool_proto_rawDesc = "" +
 	"\x04Logs\x12\x18.procpool.v1.LogsRequest\x1a\x19.procpool.v1.LogsResponse0\x01\x12J\n" +
 	"\tClosePool\x12\x1d.procpool.v1.ClosePoolRequest\x1a\x1e.procpool.v1.ClosePoolResponse\x12G\n" +
 	"\bJoinPool\x12\x1c.procpool.v1.JoinPoolRequest\x1a\x1d.procpool.v1.JoinPoolResponse\x12V\n" +
-	"\rTerminatePool\x12!.procpool.v1.TerminatePoolRequest\x1a\".procpool.v1.TerminatePoolResponseB;Z9github.com/procpool/procpool/proto/procpool/v1;procpoolv1b\x06proto3"
+	"\rTerminatePool\x12!.procpool.v1.TerminatePoolRequest\x1a\".procpool.v1.TerminatePoolResponse\x12M\n" +
+	"\n" +
+	"ResizePool\x12\x1e.procpool.v1.ResizePoolRequest\x1a\x1f.procpool.v1.ResizePoolResponse\x12P\n" +
+	"\vRestartPool\x12\x1f.procpool.v1.RestartPoolRequest\x1a .procpool.v1.RestartPoolResponseB;Z9github.com/procpool/procpool/proto/procpool/v1;procpoolv1b\x06proto3"
 
 var (
 	file_procpool_v1_pool_proto_rawDescOnce sync.Once
@@ -3031,7 +3371,7 @@ func file_procpool_v1_pool_proto_rawDescGZIP() []byte {
 }
 
 var file_procpool_v1_pool_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_procpool_v1_pool_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_procpool_v1_pool_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_procpool_v1_pool_proto_goTypes = []any{
 	(PoolState)(0),                // 0: procpool.v1.PoolState
 	(WorkerState)(0),              // 1: procpool.v1.WorkerState
@@ -3071,103 +3411,116 @@ var file_procpool_v1_pool_proto_goTypes = []any{
 	(*JoinPoolResponse)(nil),      // 35: procpool.v1.JoinPoolResponse
 	(*TerminatePoolRequest)(nil),  // 36: procpool.v1.TerminatePoolRequest
 	(*TerminatePoolResponse)(nil), // 37: procpool.v1.TerminatePoolResponse
-	(*durationpb.Duration)(nil),   // 38: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 39: google.protobuf.Timestamp
-	(*WorkerExit)(nil),            // 40: procpool.v1.WorkerExit
-	(Outcome)(0),                  // 41: procpool.v1.Outcome
-	(*Batch)(nil),                 // 42: procpool.v1.Batch
-	(*structpb.ListValue)(nil),    // 43: google.protobuf.ListValue
-	(*Results)(nil),               // 44: procpool.v1.Results
-	(*Failure)(nil),               // 45: procpool.v1.Failure
-	(*TaskOutput)(nil),            // 46: procpool.v1.TaskOutput
-	(*structpb.Value)(nil),        // 47: google.protobuf.Value
+	(*ResizePoolRequest)(nil),     // 38: procpool.v1.ResizePoolRequest
+	(*ResizePoolResponse)(nil),    // 39: procpool.v1.ResizePoolResponse
+	(*RestartPoolRequest)(nil),    // 40: procpool.v1.RestartPoolRequest
+	(*RestartPoolResponse)(nil),   // 41: procpool.v1.RestartPoolResponse
+	(*durationpb.Duration)(nil),   // 42: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 43: google.protobuf.Timestamp
+	(*WorkerExit)(nil),            // 44: procpool.v1.WorkerExit
+	(Outcome)(0),                  // 45: procpool.v1.Outcome
+	(*Batch)(nil),                 // 46: procpool.v1.Batch
+	(*structpb.ListValue)(nil),    // 47: google.protobuf.ListValue
+	(*Results)(nil),               // 48: procpool.v1.Results
+	(*Failure)(nil),               // 49: procpool.v1.Failure
+	(*TaskOutput)(nil),            // 50: procpool.v1.TaskOutput
+	(*structpb.Value)(nil),        // 51: google.protobuf.Value
 }
 var file_procpool_v1_pool_proto_depIdxs = []int32{
 	3,  // 0: procpool.v1.PoolSpec.program:type_name -> procpool.v1.Program
-	38, // 1: procpool.v1.PoolSpec.start_timeout:type_name -> google.protobuf.Duration
-	38, // 2: procpool.v1.PoolSpec.ready_timeout:type_name -> google.protobuf.Duration
-	38, // 3: procpool.v1.PoolSpec.cancel_grace:type_name -> google.protobuf.Duration
-	38, // 4: procpool.v1.PoolSpec.kill_delay:type_name -> google.protobuf.Duration
-	0,  // 5: procpool.v1.Pool.state:type_name -> procpool.v1.PoolState
-	5,  // 6: procpool.v1.Pool.functions:type_name -> procpool.v1.PoolFunction
-	39, // 7: procpool.v1.Pool.created:type_name -> google.protobuf.Timestamp
-	40, // 8: procpool.v1.Pool.last_exit:type_name -> procpool.v1.WorkerExit
-	1,  // 9: procpool.v1.Worker.state:type_name -> procpool.v1.WorkerState
-	39, // 10: procpool.v1.Worker.started:type_name -> google.protobuf.Timestamp
-	39, // 11: procpool.v1.Worker.since:type_name -> google.protobuf.Timestamp
-	39, // 12: procpool.v1.Call.started:type_name -> google.protobuf.Timestamp
-	39, // 13: procpool.v1.Call.oldest_since:type_name -> google.protobuf.Timestamp
-	2,  // 14: procpool.v1.CreatePoolRequest.spec:type_name -> procpool.v1.PoolSpec
-	4,  // 15: procpool.v1.CreatePoolResponse.pool:type_name -> procpool.v1.Pool
-	2,  // 16: procpool.v1.OpenPoolRequest.spec:type_name -> procpool.v1.PoolSpec
-	4,  // 17: procpool.v1.OpenPoolResponse.opened:type_name -> procpool.v1.Pool
-	12, // 18: procpool.v1.OpenPoolResponse.outputs:type_name -> procpool.v1.WorkerOutput
-	40, // 19: procpool.v1.OpenPoolResponse.exits:type_name -> procpool.v1.WorkerExit
-	0,  // 20: procpool.v1.OpenPoolResponse.state:type_name -> procpool.v1.PoolState
-	39, // 21: procpool.v1.WorkerOutput.time:type_name -> google.protobuf.Timestamp
-	12, // 22: procpool.v1.LogsResponse.outputs:type_name -> procpool.v1.WorkerOutput
-	40, // 23: procpool.v1.LogsResponse.exits:type_name -> procpool.v1.WorkerExit
-	4,  // 24: procpool.v1.GetPoolResponse.pool:type_name -> procpool.v1.Pool
-	4,  // 25: procpool.v1.ListPoolsResponse.pools:type_name -> procpool.v1.Pool
-	6,  // 26: procpool.v1.ListWorkersResponse.workers:type_name -> procpool.v1.Worker
-	7,  // 27: procpool.v1.ListCallsResponse.calls:type_name -> procpool.v1.Call
-	38, // 28: procpool.v1.MapRequest.task_timeout:type_name -> google.protobuf.Duration
-	38, // 29: procpool.v1.MapRequest.queue_timeout:type_name -> google.protobuf.Duration
-	41, // 30: procpool.v1.MapRequest.retry_on:type_name -> procpool.v1.Outcome
-	42, // 31: procpool.v1.MapRequest.items:type_name -> procpool.v1.Batch
-	43, // 32: procpool.v1.MapRequest.json:type_name -> google.protobuf.ListValue
-	25, // 33: procpool.v1.MapResponse.accepted:type_name -> procpool.v1.CallAccepted
-	44, // 34: procpool.v1.MapResponse.results:type_name -> procpool.v1.Results
-	45, // 35: procpool.v1.MapResponse.failures:type_name -> procpool.v1.Failure
-	46, // 36: procpool.v1.MapResponse.outputs:type_name -> procpool.v1.TaskOutput
-	38, // 37: procpool.v1.ApplyAsyncRequest.task_timeout:type_name -> google.protobuf.Duration
-	38, // 38: procpool.v1.ApplyAsyncRequest.queue_timeout:type_name -> google.protobuf.Duration
-	41, // 39: procpool.v1.ApplyAsyncRequest.retry_on:type_name -> procpool.v1.Outcome
-	42, // 40: procpool.v1.ApplyAsyncRequest.items:type_name -> procpool.v1.Batch
-	43, // 41: procpool.v1.ApplyAsyncRequest.json:type_name -> google.protobuf.ListValue
-	25, // 42: procpool.v1.ApplyAsyncResponse.accepted:type_name -> procpool.v1.CallAccepted
-	44, // 43: procpool.v1.ApplyAsyncResponse.results:type_name -> procpool.v1.Results
-	45, // 44: procpool.v1.ApplyAsyncResponse.failures:type_name -> procpool.v1.Failure
-	46, // 45: procpool.v1.ApplyAsyncResponse.outputs:type_name -> procpool.v1.TaskOutput
-	38, // 46: procpool.v1.ApplyRequest.task_timeout:type_name -> google.protobuf.Duration
-	38, // 47: procpool.v1.ApplyRequest.queue_timeout:type_name -> google.protobuf.Duration
-	41, // 48: procpool.v1.ApplyRequest.retry_on:type_name -> procpool.v1.Outcome
-	47, // 49: procpool.v1.ApplyRequest.json:type_name -> google.protobuf.Value
-	47, // 50: procpool.v1.ApplyResponse.json:type_name -> google.protobuf.Value
-	45, // 51: procpool.v1.ApplyResponse.failure:type_name -> procpool.v1.Failure
-	8,  // 52: procpool.v1.PoolService.CreatePool:input_type -> procpool.v1.CreatePoolRequest
-	10, // 53: procpool.v1.PoolService.OpenPool:input_type -> procpool.v1.OpenPoolRequest
-	15, // 54: procpool.v1.PoolService.GetPool:input_type -> procpool.v1.GetPoolRequest
-	17, // 55: procpool.v1.PoolService.ListPools:input_type -> procpool.v1.ListPoolsRequest
-	19, // 56: procpool.v1.PoolService.ListWorkers:input_type -> procpool.v1.ListWorkersRequest
-	21, // 57: procpool.v1.PoolService.ListCalls:input_type -> procpool.v1.ListCallsRequest
-	23, // 58: procpool.v1.PoolService.Map:input_type -> procpool.v1.MapRequest
-	26, // 59: procpool.v1.PoolService.ApplyAsync:input_type -> procpool.v1.ApplyAsyncRequest
-	28, // 60: procpool.v1.PoolService.Apply:input_type -> procpool.v1.ApplyRequest
-	30, // 61: procpool.v1.PoolService.Cancel:input_type -> procpool.v1.CancelRequest
-	13, // 62: procpool.v1.PoolService.Logs:input_type -> procpool.v1.LogsRequest
-	32, // 63: procpool.v1.PoolService.ClosePool:input_type -> procpool.v1.ClosePoolRequest
-	34, // 64: procpool.v1.PoolService.JoinPool:input_type -> procpool.v1.JoinPoolRequest
-	36, // 65: procpool.v1.PoolService.TerminatePool:input_type -> procpool.v1.TerminatePoolRequest
-	9,  // 66: procpool.v1.PoolService.CreatePool:output_type -> procpool.v1.CreatePoolResponse
-	11, // 67: procpool.v1.PoolService.OpenPool:output_type -> procpool.v1.OpenPoolResponse
-	16, // 68: procpool.v1.PoolService.GetPool:output_type -> procpool.v1.GetPoolResponse
-	18, // 69: procpool.v1.PoolService.ListPools:output_type -> procpool.v1.ListPoolsResponse
-	20, // 70: procpool.v1.PoolService.ListWorkers:output_type -> procpool.v1.ListWorkersResponse
-	22, // 71: procpool.v1.PoolService.ListCalls:output_type -> procpool.v1.ListCallsResponse
-	24, // 72: procpool.v1.PoolService.Map:output_type -> procpool.v1.MapResponse
-	27, // 73: procpool.v1.PoolService.ApplyAsync:output_type -> procpool.v1.ApplyAsyncResponse
-	29, // 74: procpool.v1.PoolService.Apply:output_type -> procpool.v1.ApplyResponse
-	31, // 75: procpool.v1.PoolService.Cancel:output_type -> procpool.v1.CancelResponse
-	14, // 76: procpool.v1.PoolService.Logs:output_type -> procpool.v1.LogsResponse
-	33, // 77: procpool.v1.PoolService.ClosePool:output_type -> procpool.v1.ClosePoolResponse
-	35, // 78: procpool.v1.PoolService.JoinPool:output_type -> procpool.v1.JoinPoolResponse
-	37, // 79: procpool.v1.PoolService.TerminatePool:output_type -> procpool.v1.TerminatePoolResponse
-	66, // [66:80] is the sub-list for method output_type
-	52, // [52:66] is the sub-list for method input_type
-	52, // [52:52] is the sub-list for extension type_name
-	52, // [52:52] is the sub-list for extension extendee
-	0,  // [0:52] is the sub-list for field type_name
+	42, // 1: procpool.v1.PoolSpec.start_timeout:type_name -> google.protobuf.Duration
+	42, // 2: procpool.v1.PoolSpec.ready_timeout:type_name -> google.protobuf.Duration
+	42, // 3: procpool.v1.PoolSpec.cancel_grace:type_name -> google.protobuf.Duration
+	42, // 4: procpool.v1.PoolSpec.kill_delay:type_name -> google.protobuf.Duration
+	42, // 5: procpool.v1.PoolSpec.max_worker_age:type_name -> google.protobuf.Duration
+	42, // 6: procpool.v1.PoolSpec.max_worker_idle:type_name -> google.protobuf.Duration
+	0,  // 7: procpool.v1.Pool.state:type_name -> procpool.v1.PoolState
+	5,  // 8: procpool.v1.Pool.functions:type_name -> procpool.v1.PoolFunction
+	43, // 9: procpool.v1.Pool.created:type_name -> google.protobuf.Timestamp
+	44, // 10: procpool.v1.Pool.last_exit:type_name -> procpool.v1.WorkerExit
+	1,  // 11: procpool.v1.Worker.state:type_name -> procpool.v1.WorkerState
+	43, // 12: procpool.v1.Worker.started:type_name -> google.protobuf.Timestamp
+	43, // 13: procpool.v1.Worker.since:type_name -> google.protobuf.Timestamp
+	43, // 14: procpool.v1.Call.started:type_name -> google.protobuf.Timestamp
+	43, // 15: procpool.v1.Call.oldest_since:type_name -> google.protobuf.Timestamp
+	2,  // 16: procpool.v1.CreatePoolRequest.spec:type_name -> procpool.v1.PoolSpec
+	4,  // 17: procpool.v1.CreatePoolResponse.pool:type_name -> procpool.v1.Pool
+	2,  // 18: procpool.v1.OpenPoolRequest.spec:type_name -> procpool.v1.PoolSpec
+	4,  // 19: procpool.v1.OpenPoolResponse.opened:type_name -> procpool.v1.Pool
+	12, // 20: procpool.v1.OpenPoolResponse.outputs:type_name -> procpool.v1.WorkerOutput
+	44, // 21: procpool.v1.OpenPoolResponse.exits:type_name -> procpool.v1.WorkerExit
+	0,  // 22: procpool.v1.OpenPoolResponse.state:type_name -> procpool.v1.PoolState
+	43, // 23: procpool.v1.WorkerOutput.time:type_name -> google.protobuf.Timestamp
+	12, // 24: procpool.v1.LogsResponse.outputs:type_name -> procpool.v1.WorkerOutput
+	44, // 25: procpool.v1.LogsResponse.exits:type_name -> procpool.v1.WorkerExit
+	4,  // 26: procpool.v1.GetPoolResponse.pool:type_name -> procpool.v1.Pool
+	4,  // 27: procpool.v1.ListPoolsResponse.pools:type_name -> procpool.v1.Pool
+	6,  // 28: procpool.v1.ListWorkersResponse.workers:type_name -> procpool.v1.Worker
+	7,  // 29: procpool.v1.ListCallsResponse.calls:type_name -> procpool.v1.Call
+	42, // 30: procpool.v1.MapRequest.task_timeout:type_name -> google.protobuf.Duration
+	42, // 31: procpool.v1.MapRequest.queue_timeout:type_name -> google.protobuf.Duration
+	45, // 32: procpool.v1.MapRequest.retry_on:type_name -> procpool.v1.Outcome
+	46, // 33: procpool.v1.MapRequest.items:type_name -> procpool.v1.Batch
+	47, // 34: procpool.v1.MapRequest.json:type_name -> google.protobuf.ListValue
+	25, // 35: procpool.v1.MapResponse.accepted:type_name -> procpool.v1.CallAccepted
+	48, // 36: procpool.v1.MapResponse.results:type_name -> procpool.v1.Results
+	49, // 37: procpool.v1.MapResponse.failures:type_name -> procpool.v1.Failure
+	50, // 38: procpool.v1.MapResponse.outputs:type_name -> procpool.v1.TaskOutput
+	42, // 39: procpool.v1.ApplyAsyncRequest.task_timeout:type_name -> google.protobuf.Duration
+	42, // 40: procpool.v1.ApplyAsyncRequest.queue_timeout:type_name -> google.protobuf.Duration
+	45, // 41: procpool.v1.ApplyAsyncRequest.retry_on:type_name -> procpool.v1.Outcome
+	46, // 42: procpool.v1.ApplyAsyncRequest.items:type_name -> procpool.v1.Batch
+	47, // 43: procpool.v1.ApplyAsyncRequest.json:type_name -> google.protobuf.ListValue
+	25, // 44: procpool.v1.ApplyAsyncResponse.accepted:type_name -> procpool.v1.CallAccepted
+	48, // 45: procpool.v1.ApplyAsyncResponse.results:type_name -> procpool.v1.Results
+	49, // 46: procpool.v1.ApplyAsyncResponse.failures:type_name -> procpool.v1.Failure
+	50, // 47: procpool.v1.ApplyAsyncResponse.outputs:type_name -> procpool.v1.TaskOutput
+	42, // 48: procpool.v1.ApplyRequest.task_timeout:type_name -> google.protobuf.Duration
+	42, // 49: procpool.v1.ApplyRequest.queue_timeout:type_name -> google.protobuf.Duration
+	45, // 50: procpool.v1.ApplyRequest.retry_on:type_name -> procpool.v1.Outcome
+	51, // 51: procpool.v1.ApplyRequest.json:type_name -> google.protobuf.Value
+	51, // 52: procpool.v1.ApplyResponse.json:type_name -> google.protobuf.Value
+	49, // 53: procpool.v1.ApplyResponse.failure:type_name -> procpool.v1.Failure
+	4,  // 54: procpool.v1.ResizePoolResponse.pool:type_name -> procpool.v1.Pool
+	3,  // 55: procpool.v1.RestartPoolRequest.program:type_name -> procpool.v1.Program
+	4,  // 56: procpool.v1.RestartPoolResponse.pool:type_name -> procpool.v1.Pool
+	8,  // 57: procpool.v1.PoolService.CreatePool:input_type -> procpool.v1.CreatePoolRequest
+	10, // 58: procpool.v1.PoolService.OpenPool:input_type -> procpool.v1.OpenPoolRequest
+	15, // 59: procpool.v1.PoolService.GetPool:input_type -> procpool.v1.GetPoolRequest
+	17, // 60: procpool.v1.PoolService.ListPools:input_type -> procpool.v1.ListPoolsRequest
+	19, // 61: procpool.v1.PoolService.ListWorkers:input_type -> procpool.v1.ListWorkersRequest
+	21, // 62: procpool.v1.PoolService.ListCalls:input_type -> procpool.v1.ListCallsRequest
+	23, // 63: procpool.v1.PoolService.Map:input_type -> procpool.v1.MapRequest
+	26, // 64: procpool.v1.PoolService.ApplyAsync:input_type -> procpool.v1.ApplyAsyncRequest
+	28, // 65: procpool.v1.PoolService.Apply:input_type -> procpool.v1.ApplyRequest
+	30, // 66: procpool.v1.PoolService.Cancel:input_type -> procpool.v1.CancelRequest
+	13, // 67: procpool.v1.PoolService.Logs:input_type -> procpool.v1.LogsRequest
+	32, // 68: procpool.v1.PoolService.ClosePool:input_type -> procpool.v1.ClosePoolRequest
+	34, // 69: procpool.v1.PoolService.JoinPool:input_type -> procpool.v1.JoinPoolRequest
+	36, // 70: procpool.v1.PoolService.TerminatePool:input_type -> procpool.v1.TerminatePoolRequest
+	38, // 71: procpool.v1.PoolService.ResizePool:input_type -> procpool.v1.ResizePoolRequest
+	40, // 72: procpool.v1.PoolService.RestartPool:input_type -> procpool.v1.RestartPoolRequest
+	9,  // 73: procpool.v1.PoolService.CreatePool:output_type -> procpool.v1.CreatePoolResponse
+	11, // 74: procpool.v1.PoolService.OpenPool:output_type -> procpool.v1.OpenPoolResponse
+	16, // 75: procpool.v1.PoolService.GetPool:output_type -> procpool.v1.GetPoolResponse
+	18, // 76: procpool.v1.PoolService.ListPools:output_type -> procpool.v1.ListPoolsResponse
+	20, // 77: procpool.v1.PoolService.ListWorkers:output_type -> procpool.v1.ListWorkersResponse
+	22, // 78: procpool.v1.PoolService.ListCalls:output_type -> procpool.v1.ListCallsResponse
+	24, // 79: procpool.v1.PoolService.Map:output_type -> procpool.v1.MapResponse
+	27, // 80: procpool.v1.PoolService.ApplyAsync:output_type -> procpool.v1.ApplyAsyncResponse
+	29, // 81: procpool.v1.PoolService.Apply:output_type -> procpool.v1.ApplyResponse
+	31, // 82: procpool.v1.PoolService.Cancel:output_type -> procpool.v1.CancelResponse
+	14, // 83: procpool.v1.PoolService.Logs:output_type -> procpool.v1.LogsResponse
+	33, // 84: procpool.v1.PoolService.ClosePool:output_type -> procpool.v1.ClosePoolResponse
+	35, // 85: procpool.v1.PoolService.JoinPool:output_type -> procpool.v1.JoinPoolResponse
+	37, // 86: procpool.v1.PoolService.TerminatePool:output_type -> procpool.v1.TerminatePoolResponse
+	39, // 87: procpool.v1.PoolService.ResizePool:output_type -> procpool.v1.ResizePoolResponse
+	41, // 88: procpool.v1.PoolService.RestartPool:output_type -> procpool.v1.RestartPoolResponse
+	73, // [73:89] is the sub-list for method output_type
+	57, // [57:73] is the sub-list for method input_type
+	57, // [57:57] is the sub-list for extension type_name
+	57, // [57:57] is the sub-list for extension extendee
+	0,  // [0:57] is the sub-list for field type_name
 }
 
 func init() { file_procpool_v1_pool_proto_init() }
@@ -3184,7 +3537,7 @@ func file_procpool_v1_pool_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_procpool_v1_pool_proto_rawDesc), len(file_procpool_v1_pool_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   36,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

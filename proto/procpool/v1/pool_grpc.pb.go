@@ -35,6 +35,8 @@ const (
 	PoolService_ClosePool_FullMethodName     = "/procpool.v1.PoolService/ClosePool"
 	PoolService_JoinPool_FullMethodName      = "/procpool.v1.PoolService/JoinPool"
 	PoolService_TerminatePool_FullMethodName = "/procpool.v1.PoolService/TerminatePool"
+	PoolService_ResizePool_FullMethodName    = "/procpool.v1.PoolService/ResizePool"
+	PoolService_RestartPool_FullMethodName   = "/procpool.v1.PoolService/RestartPool"
 )
 
 // PoolServiceClient is the client API for PoolService service.
@@ -76,6 +78,14 @@ type PoolServiceClient interface {
 	JoinPool(ctx context.Context, in *JoinPoolRequest, opts ...grpc.CallOption) (*JoinPoolResponse, error)
 	// TerminatePool cancels what is left and kills the workers. It does not wait for them; JoinPool does. Idempotent.
 	TerminatePool(ctx context.Context, in *TerminatePoolRequest, opts ...grpc.CallOption) (*TerminatePoolResponse, error)
+	// ResizePool changes the number of workers. New ones are started; of those that are too many, idle ones stop at once and busy
+	// ones after their task. It does not wait for either. Idempotent.
+	ResizePool(ctx context.Context, in *ResizePoolRequest, opts ...grpc.CallOption) (*ResizePoolResponse, error)
+	// RestartPool replaces all workers, one after the other, perhaps by those of another program. No task is interrupted: a new worker
+	// is ready before an old one stops, after its task. It returns when the last old worker has ended. If the first new worker does
+	// not become ready, or lacks a function that a call uses, the restart is refused, and the pool goes on as it was. The end of the RPC, by its
+	// deadline for example, ends the wait and not the restart.
+	RestartPool(ctx context.Context, in *RestartPoolRequest, opts ...grpc.CallOption) (*RestartPoolResponse, error)
 }
 
 type poolServiceClient struct {
@@ -250,6 +260,26 @@ func (c *poolServiceClient) TerminatePool(ctx context.Context, in *TerminatePool
 	return out, nil
 }
 
+func (c *poolServiceClient) ResizePool(ctx context.Context, in *ResizePoolRequest, opts ...grpc.CallOption) (*ResizePoolResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResizePoolResponse)
+	err := c.cc.Invoke(ctx, PoolService_ResizePool_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *poolServiceClient) RestartPool(ctx context.Context, in *RestartPoolRequest, opts ...grpc.CallOption) (*RestartPoolResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RestartPoolResponse)
+	err := c.cc.Invoke(ctx, PoolService_RestartPool_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PoolServiceServer is the server API for PoolService service.
 // All implementations must embed UnimplementedPoolServiceServer
 // for forward compatibility.
@@ -289,6 +319,14 @@ type PoolServiceServer interface {
 	JoinPool(context.Context, *JoinPoolRequest) (*JoinPoolResponse, error)
 	// TerminatePool cancels what is left and kills the workers. It does not wait for them; JoinPool does. Idempotent.
 	TerminatePool(context.Context, *TerminatePoolRequest) (*TerminatePoolResponse, error)
+	// ResizePool changes the number of workers. New ones are started; of those that are too many, idle ones stop at once and busy
+	// ones after their task. It does not wait for either. Idempotent.
+	ResizePool(context.Context, *ResizePoolRequest) (*ResizePoolResponse, error)
+	// RestartPool replaces all workers, one after the other, perhaps by those of another program. No task is interrupted: a new worker
+	// is ready before an old one stops, after its task. It returns when the last old worker has ended. If the first new worker does
+	// not become ready, or lacks a function that a call uses, the restart is refused, and the pool goes on as it was. The end of the RPC, by its
+	// deadline for example, ends the wait and not the restart.
+	RestartPool(context.Context, *RestartPoolRequest) (*RestartPoolResponse, error)
 	mustEmbedUnimplementedPoolServiceServer()
 }
 
@@ -340,6 +378,12 @@ func (UnimplementedPoolServiceServer) JoinPool(context.Context, *JoinPoolRequest
 }
 func (UnimplementedPoolServiceServer) TerminatePool(context.Context, *TerminatePoolRequest) (*TerminatePoolResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method TerminatePool not implemented")
+}
+func (UnimplementedPoolServiceServer) ResizePool(context.Context, *ResizePoolRequest) (*ResizePoolResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ResizePool not implemented")
+}
+func (UnimplementedPoolServiceServer) RestartPool(context.Context, *RestartPoolRequest) (*RestartPoolResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RestartPool not implemented")
 }
 func (UnimplementedPoolServiceServer) mustEmbedUnimplementedPoolServiceServer() {}
 func (UnimplementedPoolServiceServer) testEmbeddedByValue()                     {}
@@ -578,6 +622,42 @@ func _PoolService_TerminatePool_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _PoolService_ResizePool_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResizePoolRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PoolServiceServer).ResizePool(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PoolService_ResizePool_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PoolServiceServer).ResizePool(ctx, req.(*ResizePoolRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PoolService_RestartPool_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RestartPoolRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PoolServiceServer).RestartPool(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PoolService_RestartPool_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PoolServiceServer).RestartPool(ctx, req.(*RestartPoolRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // PoolService_ServiceDesc is the grpc.ServiceDesc for PoolService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -624,6 +704,14 @@ var PoolService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "TerminatePool",
 			Handler:    _PoolService_TerminatePool_Handler,
+		},
+		{
+			MethodName: "ResizePool",
+			Handler:    _PoolService_ResizePool_Handler,
+		},
+		{
+			MethodName: "RestartPool",
+			Handler:    _PoolService_RestartPool_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
