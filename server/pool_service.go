@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	pb "github.com/procpool/procpool/proto/procpool/v1"
@@ -24,14 +25,15 @@ type poolService struct {
 // maxWorkers is the most workers a pool may have.
 const maxWorkers = 4096
 
-var poolName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}$`)
+// poolName is compiled when it is needed: a worker is often the same program, and need not wait for that when it starts.
+var poolName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}$`) })
 
 // completeSpec checks a spec and fills in the defaults.
 func completeSpec(spec *pb.PoolSpec) *refusal {
 	if spec.Name == "" {
 		return badRequest("spec.name is missing")
 	}
-	if !poolName.MatchString(spec.Name) {
+	if !poolName().MatchString(spec.Name) {
 		return badRequest("spec.name is %.80q; a name has 1 to 63 of a-z, A-Z, 0-9, '.', '_' and '-', and begins with a letter or a digit", spec.Name)
 	}
 	if err := checkProgramFields("spec.program", spec.Program); err != nil {
