@@ -13,7 +13,8 @@ import (
 	"github.com/procpool/procpool/workerproc"
 )
 
-// usableCPUs is how many CPUs this process may use: its affinity, and the quota of its cgroup, rounded up.
+// usableCPUs is how many CPUs this process may use: those of its affinity, and no more than the quota of its cgroup, rounded up to a whole number and
+// to 2 at least. This is how Go sets GOMAXPROCS since 1.25; who sets it otherwise, sets this.
 func usableCPUs() int { return runtime.GOMAXPROCS(0) }
 
 // checkProgram looks whether a pool's program can be started, so that its opener hears it at once and in a sentence.
