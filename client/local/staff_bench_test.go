@@ -2,8 +2,13 @@ package local_test
 
 import (
 	"context"
+	"fmt"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/procpool/procpool/client"
 	"github.com/procpool/procpool/client/local"
@@ -23,43 +28,60 @@ var (
 	})
 )
 
-// BenchmarkRecycling is what it costs to replace a worker every 25 tasks of 0.1 ms, in a pool of two with two spares, against a pool that keeps its
-// workers, in the same run. A thousand tasks are 40 workers or more.
+// BenchmarkRecycling is what it costs to replace a worker every so many tasks of 0.1 ms, in a pool of two with two spares, against a pool that keeps
+// its workers, in turns in the same run. The time that replaced workers have used is mostly that of their start; it is the part that spares cannot
+// hide when no CPU is free.
 func BenchmarkRecycling(b *testing.B) {
-	for _, task := range []struct {
-		name string
-		f    client.Function[int, int]
-	}{{"waiting", waiting}, {"computing", computing}} {
-		b.Run(task.name, func(b *testing.B) {
-			const tasks = 1000
-			items := upTo(tasks)
-			run := func(opts ...client.PoolOption) func() time.Duration {
-				pool, err := local.OpenPool(b.Context(), append(opts, client.Workers(2))...)
-				if err != nil {
-					b.Fatal(err)
-				}
-				b.Cleanup(func() { _ = pool.Terminate() })
-				once := func() time.Duration {
-					began := time.Now()
-					if got, err := client.Map(b.Context(), pool, task.f, items); err != nil || got[tasks-1] != tasks-1 {
-						b.Fatal(got[tasks-1], err)
-					}
-					return time.Since(began)
-				}
-				once() // the workers are up
-				return once
-			}
-			keep, recycle := run(), run(client.MaxTasksPerWorker(25), client.Spares(2))
-			var kept, recycled time.Duration
-			for b.Loop() {
-				kept += keep()
-				recycled += recycle()
-			}
-			b.ReportMetric(tasks*float64(b.N)/kept.Seconds(), "kept-tasks/s")
-			b.ReportMetric(tasks*float64(b.N)/recycled.Seconds(), "recycled-tasks/s")
-			b.ReportMetric(100*(1-kept.Seconds()/recycled.Seconds()), "%-lost")
-			b.ReportMetric(float64((recycled-kept).Microseconds())/float64(b.N)/(tasks/25), "µs-lost/recycle")
-			b.ReportMetric(0, "ns/op")
-		})
+	for _, every := range []int{25, 250, 2500} {
+		for name, task := range map[string]client.Function[int, int]{"waiting": waiting, "computing": computing} {
+			b.Run(fmt.Sprintf("every=%d/%s", every, name), func(b *testing.B) { benchRecycling(b, every, task) })
+		}
 	}
+}
+
+func benchRecycling(b *testing.B, every int, task client.Function[int, int]) {
+	b.Helper()
+	tasks := max(1000, 8*every)
+	items := upTo(tasks)
+	open := func(opts ...client.PoolOption) (once func() time.Duration) {
+		pool, err := local.OpenPool(b.Context(), append(opts, client.Workers(2))...)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { _ = pool.Terminate() })
+		once = func() time.Duration {
+			began := time.Now()
+			if got, err := client.Map(b.Context(), pool, task, items); err != nil || got[tasks-1] != tasks-1 {
+				b.Fatal(got[tasks-1], err)
+			}
+			return time.Since(began)
+		}
+		once() // the workers are up
+		return once
+	}
+	var ended atomic.Int64
+	keep := open()
+	recycle := open(client.MaxTasksPerWorker(every), client.Spares(2), client.OnExit(func(client.WorkerExit) { ended.Add(1) }))
+	var kept, recycled time.Duration
+	before, used := ended.Load(), timeOfChildren(b)
+	for b.Loop() {
+		kept += keep()
+		recycled += recycle()
+	}
+	used = timeOfChildren(b) - used
+	b.ReportMetric(float64(tasks*b.N)/kept.Seconds(), "kept-tasks/s")
+	b.ReportMetric(float64(tasks*b.N)/recycled.Seconds(), "recycled-tasks/s")
+	b.ReportMetric(100*(1-kept.Seconds()/recycled.Seconds()), "%-lost")
+	b.ReportMetric(used.Seconds()*1e3/float64(ended.Load()-before), "cpu-ms/worker")
+	b.ReportMetric(0, "ns/op")
+}
+
+// timeOfChildren is the CPU time of all processes that this one has started and reaped.
+func timeOfChildren(b *testing.B) time.Duration {
+	b.Helper()
+	var r syscall.Rusage
+	if err := syscall.Getrusage(unix.RUSAGE_CHILDREN, &r); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
 }
