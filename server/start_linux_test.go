@@ -35,7 +35,7 @@ func TestUsableCPUsAreThoseOfTheAffinity(t *testing.T) {
 		if err := unix.SchedSetaffinity(0, set); err != nil {
 			t.Fatal(err)
 		}
-		defer unix.SchedSetaffinity(0, &all) //nolint:errcheck // it is what it was before
+		defer unix.SchedSetaffinity(0, &all) // it is what it was before
 		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestUsableCPUsAreThoseOfTheAffinity$")
 		cmd.Env = append(os.Environ(), mark+"=1", "GOMAXPROCS=")
 		out, err := cmd.CombinedOutput()

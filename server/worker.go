@@ -121,17 +121,18 @@ func schedExit(exit workerproc.Exit) sched.Exit {
 // reason says in one line why a worker ended.
 func (w *worker) reason(exit workerproc.Exit) string {
 	how := exit.String()
+	retirement := w.retirement()
+	if retirement != "" && exit.Signal == "" && exit.Code == 0 {
+		return retirement
+	}
 	if w.refused != "" {
 		return w.refused
 	}
 	if text, ok := killReasons[w.killed]; ok {
 		return text + ": " + how
 	}
-	if text := w.retirement(); text != "" {
-		if exit.Signal == "" && exit.Code == 0 {
-			return text
-		}
-		return text + ": " + how
+	if retirement != "" {
+		return retirement + ": " + how
 	}
 	return how
 }

@@ -18,7 +18,7 @@ import (
 // A task of 0.1 ms: one that waits, and one that computes.
 var (
 	waiting = workerproc.Func("waiting", func(_ context.Context, i int) (int, error) {
-		time.Sleep(100 * time.Microsecond)
+		time.Sleep(100 * time.Microsecond) //nolint:forbidigo // this is the task
 		return i, nil
 	})
 	computing = workerproc.Func("computing", func(_ context.Context, i int) (int, error) {
