@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -71,6 +72,38 @@ func TestResizeAndRestart(t *testing.T) {
 		if r := finish(t, procpool(t, at(c.args...)...)); r.status != statusFailure || !strings.Contains(r.stderr, c.want) {
 			t.Errorf("%v: got %+v, want an error with %q", c.args, r, c.want)
 		}
+	}
+}
+
+func TestRestartTakesAProgramThatHasBeenRebuilt(t *testing.T) {
+	t.Parallel()
+	addr := newDaemon(t)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	binary, err := os.ReadFile(self)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	program := filepath.Join(dir, "program")
+	build := func() {
+		t.Helper()
+		if err := os.WriteFile(program+".new", binary, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(program+".new", program); err != nil {
+			t.Fatal(err)
+		}
+	}
+	build()
+	run0(t, append(addr, "create", "built", "-j", "1", "--", program)...)
+	run0(t, append(addr, "apply", "--pool", "built", "double", "1")...)
+	build()
+	run0(t, append(addr, "restart", "built")...)
+	if out := run0(t, append(addr, "apply", "--pool", "built", "double", "4")...); out != "8\n" {
+		t.Errorf("got %q, want 8", out)
 	}
 }
 
