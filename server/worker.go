@@ -121,20 +121,20 @@ func schedExit(exit workerproc.Exit) sched.Exit {
 // reason says in one line why a worker ended.
 func (w *worker) reason(exit workerproc.Exit) string {
 	how := exit.String()
-	retirement := w.retirement()
-	if retirement != "" && exit.Signal == "" && exit.Code == 0 {
-		return retirement
+	if text, ok := killReasons[w.killed]; ok {
+		how = text + ": " + how
 	}
 	if w.refused != "" {
-		return w.refused
+		how = w.refused
 	}
-	if text, ok := killReasons[w.killed]; ok {
-		return text + ": " + how
-	}
-	if retirement != "" {
+	switch retirement := w.retirement(); {
+	case retirement == "":
+		return how
+	case exit.Signal == "" && exit.Code == 0:
+		return retirement
+	default:
 		return retirement + ": " + how
 	}
-	return how
 }
 
 var killReasons = map[sched.Reason]string{
