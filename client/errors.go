@@ -30,6 +30,7 @@ var (
 	ErrBadRequest      = errors.New("bad request")                            // a setting is wrong
 	ErrLimit           = errors.New("limit reached")                          // the message names it
 	ErrStopping        = errors.New("daemon is stopping")                     // ask again when it is back
+	ErrRestarting      = errors.New("pool is being restarted already")        // wait for the end of that
 	ErrDenied          = errors.New("permission denied")                      // the caller may not do this
 	ErrNotReady        = errors.New("result is not ready")                    // Result.Successful before the end
 	ErrNotServing      = errors.New(notServing)                               // a pool opened by a worker that does not serve
@@ -56,6 +57,7 @@ var reasons = map[pb.Reason]error{
 	pb.Reason_REASON_PROGRAM:          ErrProgram,
 	pb.Reason_REASON_DENIED:           ErrDenied,
 	pb.Reason_REASON_CALL_EXISTS:      ErrCallExists,
+	pb.Reason_REASON_RESTARTING:       ErrRestarting,
 }
 
 // statusCodes says what a status without a Refusal means: one that gRPC itself made.

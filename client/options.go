@@ -139,9 +139,70 @@ func Peer(m PeerMatch) PoolOption {
 	}
 }
 
+// MaxTasksPerWorker is after how many tasks a worker is replaced by a fresh one; 0, the default: never. It is a maximum: some go up to a tenth
+// earlier, so that they do not all go together. What counts is tasks, however they travel.
+func MaxTasksPerWorker(n int) PoolOption {
+	return func(c *poolConfig) {
+		if n < 0 || n > 1<<31-1 {
+			c.errs = append(c.errs, fmt.Errorf("at most %d tasks per worker: the number must be at least 1, or 0 for no limit", n))
+			return
+		}
+		c.spec.MaxTasksPerWorker = uint32(n)
+	}
+}
+
+// MaxWorkerAge is after how long a worker is replaced, give or take 10 %, when it has ended its task. One goes after the other. At least 1 s. Default:
+// never.
+func MaxWorkerAge(d time.Duration) PoolOption {
+	return func(c *poolConfig) { c.spec.MaxWorkerAge = durationpb.New(d) }
+}
+
+// MaxWorkerIdle is after how long without a task a worker stops, as long as more than [MinWorkers] are left. When tasks wait, workers are started
+// again. At least 1 s. Default: workers stay.
+func MaxWorkerIdle(d time.Duration) PoolOption {
+	return func(c *poolConfig) { c.spec.MaxWorkerIdle = durationpb.New(d) }
+}
+
+// MinWorkers is how many workers stay, however long they have been idle; see [MaxWorkerIdle]. Default 0: the first task after a long pause waits for
+// the start of a worker.
+func MinWorkers(n int) PoolOption {
+	return func(c *poolConfig) {
+		if n < 0 || n > 4096 {
+			c.errs = append(c.errs, fmt.Errorf("at least %d workers: the number must be 0 to 4096", n))
+			return
+		}
+		c.spec.MinWorkers = uint32(n)
+	}
+}
+
+// Spares is how many workers are kept started and ready beside the others, so that one that leaves or dies is replaced at once. A spare runs
+// no task before. Default 0. Together with [Workers] at most 4,096.
+func Spares(n int) PoolOption {
+	return func(c *poolConfig) {
+		if n < 0 || n > 4096 {
+			c.errs = append(c.errs, fmt.Errorf("%d spares: the number must be 0 to 4096", n))
+			return
+		}
+		c.spec.Spares = uint32(n)
+	}
+}
+
+// DrainMemory is with how many bytes of resident memory a worker is replaced, when it has ended its task. It is looked at about once a second, and
+// only after a worker's first task; children of the worker do not count. At least 1 MiB. 0, the default: never.
+func DrainMemory(bytes int64) PoolOption {
+	return func(c *poolConfig) {
+		if bytes < 0 {
+			c.errs = append(c.errs, fmt.Errorf("drain memory of %d bytes is negative", bytes))
+			return
+		}
+		c.spec.DrainMemory = uint64(bytes)
+	}
+}
+
 // Output is called with each line that workers of an OpenPool pool write to stdout or stderr, one at a time. Default: lines go to this
 // process's stdout and stderr, as those of a print in a Python worker do. Output must not terminate or join the pool; while it blocks, later lines are
-// kept by the daemon, and dropped when they become too many.
+// kept by the daemon, and dropped when they become too many. Of a worker that writes more than 1,000 lines or 1 MiB a second, lines are dropped too,
+// and a line on stderr says how many.
 func Output(f func(WorkerOutput)) PoolOption { return func(c *poolConfig) { c.output = f } }
 
 // OnExit is called when a worker of an OpenPool pool has ended, for whatever reason, one at a time and after its output. It must not terminate or
@@ -167,6 +228,13 @@ type WorkerOutput struct {
 	Truncated bool
 	// Partial says that the line ended without a newline, because the worker ended.
 	Partial bool
+	// Time is when the daemon read it.
+	Time time.Time
+}
+
+func newWorkerOutput(o *pb.WorkerOutput) WorkerOutput {
+	return WorkerOutput{Worker: o.GetWorker(), Pid: int(o.GetPid()), Stream: int(o.GetStream()), Line: o.GetLine(),
+		Truncated: o.GetTruncated(), Partial: o.GetPartial(), Time: timeOf(o.GetTime())}
 }
 
 // CallOption is a setting of Map, Apply and their relatives.

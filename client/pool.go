@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 
 	pb "github.com/procpool/procpool/proto/procpool/v1"
 )
@@ -63,7 +64,7 @@ func (c *Client) Pool(ctx context.Context, name string) (*Pool, error) {
 }
 
 // CreatePool makes a pool that lives until it is closed or terminated, whatever becomes of this program. What its workers
-// write goes to the daemon's log. Creating a pool whose name is taken is [ErrPoolExists].
+// write goes to the daemon's log and to [Client.Logs]. Creating a pool whose name is taken is [ErrPoolExists].
 func (c *Client) CreatePool(ctx context.Context, name string, opts ...PoolOption) (*Pool, error) {
 	config, err := configure(append(opts[:len(opts):len(opts)], Name(name)))
 	if err != nil {
@@ -157,8 +158,7 @@ func (p *Pool) watch(stream grpc.ServerStreamingClient[pb.OpenPoolResponse], r *
 			p.client.log.Warn("procpool: output of workers came faster than it was read", "pool", p.name, "dropped", n)
 		}
 		for _, o := range r.GetOutputs() {
-			line := WorkerOutput{Worker: o.GetWorker(), Pid: int(o.GetPid()), Stream: int(o.GetStream()), Line: o.GetLine(),
-				Truncated: o.GetTruncated(), Partial: o.GetPartial()}
+			line := newWorkerOutput(o)
 			protect(p.client.log, "Output", func() { config.output(line) })
 		}
 		for _, e := range r.GetExits() {
@@ -202,6 +202,54 @@ func (p *Pool) Info(ctx context.Context) (*pb.Pool, error) {
 // Daemon describes the daemon that the pool is on; see [Client.Describe].
 func (p *Pool) Daemon(ctx context.Context) (*pb.DescribeResponse, error) {
 	return p.client.Describe(ctx)
+}
+
+// Resize changes the number of workers, 1 to 4,096, for every client of the pool. It does not wait: new workers are started, and of those that are too
+// many the idle ones stop, then busy ones after their task. Nothing is dropped. Idempotent.
+func (p *Pool) Resize(ctx context.Context, workers int) error {
+	if workers < 1 || workers > 4096 {
+		return &RefusedError{Code: codes.InvalidArgument, Reason: pb.Reason_REASON_BAD_REQUEST, Pool: p.name,
+			Message: fmt.Sprintf("%d workers: the number must be 1 to 4096", workers)}
+	}
+	_, err := p.client.controlRPC.ResizePool(ctx, &pb.ResizePoolRequest{Pool: p.name, Workers: uint32(workers)})
+	if err != nil {
+		return p.client.rpcError(ctx, err, "resize pool %q", p.name)
+	}
+	return nil
+}
+
+// Restart replaces all workers of the pool, one after the other, and says how many there were. No task is interrupted: a new worker is ready before an
+// old one stops, after its task. Without options the new workers run what lies at the path of the pool's program now; [Program], [Dir], [Env]
+// and [Umask] together say what else they run, as they do for a new pool. Other options are an error.
+//
+// If the first new worker does not become ready ([ErrBootFailure]), or has not a function that a call is using ([ErrUnknownFunction]), the old
+// ones stay, and so does the program. While both are there, a call of a function that only the new ones have waits for the end of the restart.
+// ctx bounds only the wait: a restart that has begun goes on. A second one meanwhile is [ErrRestarting].
+func (p *Pool) Restart(ctx context.Context, opts ...PoolOption) (replaced int, err error) {
+	r := &pb.RestartPoolRequest{Pool: p.name}
+	if len(opts) > 0 {
+		if r.Program, err = programOf(opts); err != nil {
+			return 0, err
+		}
+	}
+	response, err := p.client.controlRPC.RestartPool(ctx, r)
+	if err != nil {
+		return 0, p.client.rpcError(ctx, err, "restart pool %q", p.name)
+	}
+	return int(response.GetReplaced()), nil
+}
+
+// programOf is the program that options describe, which must describe nothing else.
+func programOf(opts []PoolOption) (*pb.Program, error) {
+	config, err := newPoolConfig(opts)
+	if err != nil {
+		return nil, err
+	}
+	if !proto.Equal(config.spec, &pb.PoolSpec{Program: config.spec.Program}) || config.output != nil || config.onExit != nil || config.atEnd != nil {
+		return nil, &RefusedError{Code: codes.InvalidArgument, Reason: pb.Reason_REASON_BAD_REQUEST,
+			Message: "a restart can change the program, with its directory, environment and umask, and nothing else of a pool"}
+	}
+	return config.spec.Program, nil
 }
 
 // Close refuses new calls, for every client of the pool. What has been accepted runs to its end; then the workers stop. It does

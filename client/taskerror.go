@@ -6,6 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/procpool/procpool/proto/procpool/v1"
 )
@@ -234,6 +237,8 @@ type WorkerExit struct {
 	Reason string
 	// CrashReport is the last lines it wrote, or those of its crash: at most 40.
 	CrashReport []string
+	// Time is when it had been reaped.
+	Time time.Time
 	// Kill is what it was doing when the daemon ended it. Nil if it ended by itself.
 	Kill *pb.KillReport
 }
@@ -248,8 +253,17 @@ func newWorkerExit(e *pb.WorkerExit) *WorkerExit {
 		OOMKilled:   e.GetOomKilled(),
 		Reason:      e.GetReason(),
 		CrashReport: e.GetCrashReport(),
+		Time:        timeOf(e.GetTime()),
 		Kill:        e.GetKill(),
 	}
+}
+
+// timeOf is a time of the protocol; zero if the daemon has sent none.
+func timeOf(t *timestamppb.Timestamp) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return t.AsTime()
 }
 
 // String is the reason, the worker, and the first line of the crash report.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"regexp"
 	"slices"
+	"sync"
 	"time"
 
 	pb "github.com/procpool/procpool/proto/procpool/v1"
@@ -139,7 +140,7 @@ func (ps *poolService) Apply(ctx context.Context, r *pb.ApplyRequest) (*pb.Apply
 	}
 }
 
-var callID = regexp.MustCompile(`^[0-9a-f]{32}$`)
+var callID = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9a-f]{32}$`) })
 
 // openCall checks a call's settings and gives the call to its pool.
 func (s *Server) openCall(ctx context.Context, m *pb.MapRequest, single, json bool) (*call, *pool, error) {
@@ -201,7 +202,7 @@ func callSpec(ctx context.Context, m *pb.MapRequest, single bool) (sched.CallSpe
 	if len(m.Label) > 200 {
 		return spec, badRequest("label has %d bytes; at most 200 are allowed", len(m.Label))
 	}
-	if m.CallId != "" && !callID.MatchString(m.CallId) {
+	if m.CallId != "" && !callID().MatchString(m.CallId) {
 		return spec, badRequest("call_id is %.80q; it has 32 hex digits in lower case", m.CallId)
 	}
 	var refused *refusal

@@ -38,6 +38,8 @@ func (p *pool) describe(ctx context.Context) (*pb.Pool, error) {
 	err := p.ask(ctx, func(time.Time) {
 		i := p.core.Info()
 		info.State = pb.PoolState(i.State)
+		info.Workers, info.Spares, info.Generation = uint32(i.Workers), uint32(i.Spare), uint32(i.Generation)
+		info.Command = append([]string{p.programs[i.Generation].GetPath()}, p.programs[i.Generation].GetArgs()...)
 		info.Starting, info.Idle, info.Busy, info.Calls = uint32(i.Starting), uint32(i.Idle), uint32(i.Busy), uint32(i.Calls)
 		info.PendingTasks, info.DoneTasks = i.Pending, i.Done
 		info.LastExit = p.lastExit
@@ -55,14 +57,14 @@ func (p *pool) describeWorkers(ctx context.Context) (list []*pb.Worker, err erro
 	err = p.ask(ctx, func(time.Time) {
 		for id, w := range p.workers {
 			info := &pb.Worker{
-				Name: w.name, Pool: p.name, Started: timestamppb.New(w.started), Identity: w.identity,
+				Name: w.name, Pool: p.name, Started: timestamppb.New(w.started), Identity: w.identity, Memory: uint64(w.memory),
 				State: pb.WorkerState_WORKER_STATE_STOPPING, // unless the core still counts on it
 			}
 			if w.proc != nil {
 				info.Pid = int64(w.proc.Pid())
 			}
 			if i, ok := p.core.Worker(id); ok {
-				info.State, info.DoneTasks = pb.WorkerState(i.Activity), i.Done
+				info.State, info.DoneTasks, info.Generation = pb.WorkerState(i.Activity), i.Done, uint32(i.Generation)
 				if c := p.calls[i.Call]; c != nil {
 					info.CallId, info.Index, info.Attempt, info.Since = c.id, c.index(i.Seq), uint32(i.Attempt), timestamppb.New(i.Since)
 				}

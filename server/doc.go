@@ -8,7 +8,8 @@
 //   - worker.go, start.go: a worker process, from fork to reaping, and the effects that concern it.
 //   - worker_service.go, outbox.go: the Attach stream, which lets a worker in and carries chunks to it and results back.
 //   - call.go, call_service.go: a Map, ApplyAsync or Apply: its window, its outcomes, and the RPC that it lives in.
-//   - pool_service.go, describe.go, feed.go: the other RPCs, answers for people, and news for the opener of a pool.
+//   - pool_service.go, describe.go, feed.go, output.go, logs.go: the other RPCs, answers for people, and what workers write and how they end,
+//     for the opener of a pool and for whoever asks.
 //   - json.go: the one place where payloads are looked into, for people who send JSON.
 //   - socket.go, peer.go: Unix sockets, who owns them, and who is at the other end.
 //   - errors.go: the one table from reasons to gRPC codes.

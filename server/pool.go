@@ -25,7 +25,8 @@ type pool struct {
 	created time.Time
 	server  *Server
 	log     hclog.Logger
-	events  *feed // news for the opener; nil for a pool without one
+	events  *news // what its workers write and how they end
+	opener  *feed // the same for the opener; nil for a pool without one
 
 	mu     sync.Mutex
 	inbox  []event       // posted, not yet applied
@@ -41,6 +42,8 @@ type pool struct {
 	lastExit   *pb.WorkerExit
 	terminated bool // by somebody, rather than closed and drained
 	lastCall   sched.CallID
+	programs   map[int]*pb.Program   // by generation of workers: the current one, and the one that a restart leads to
+	restarting *restart              // nil: nobody waits for one
 	procs      sync.WaitGroup        // one per process
 	heard      []*wire.AttachRequest // messages of workers in this round: what the core hands out leads back to them
 }
@@ -51,23 +54,32 @@ type event func(now time.Time)
 func newPool(s *Server, spec *pb.PoolSpec, uid uint32, opened bool) *pool {
 	p := &pool{
 		name: spec.Name, spec: spec, uid: uid, opened: opened, created: time.Now(), server: s,
-		log:     s.cfg.Logger.Named("pool").With("pool", spec.Name),
-		awake:   make(chan struct{}, 1),
-		joined:  make(chan struct{}),
-		workers: make(map[sched.WorkerID]*worker),
-		calls:   make(map[sched.CallID]*call),
-		byID:    make(map[string]*call),
+		log:      s.cfg.Logger.Named("pool").With("pool", spec.Name),
+		awake:    make(chan struct{}, 1),
+		joined:   make(chan struct{}),
+		workers:  make(map[sched.WorkerID]*worker),
+		calls:    make(map[sched.CallID]*call),
+		byID:     make(map[string]*call),
+		events:   newNews(),
+		programs: map[int]*pb.Program{1: spec.Program},
 	}
 	if opened {
-		p.events = newFeed()
+		p.opener = newFeed(feedSize, feedBytes)
+		p.events.subscribe(p.opener, 0, true)
 	}
 	p.core = sched.New(sched.Config{
 		Workers:      int(spec.Workers),
+		Spares:       int(spec.Spares),
 		MaxStarting:  max(2, usableCPUs()),
 		StartTimeout: spec.StartTimeout.AsDuration(),
 		ReadyTimeout: spec.ReadyTimeout.AsDuration(),
 		CancelGrace:  spec.CancelGrace.AsDuration(),
 		KillDelay:    spec.KillDelay.AsDuration(),
+		MaxTasks:     int(spec.MaxTasksPerWorker),
+		MaxAge:       spec.MaxWorkerAge.AsDuration(),
+		MaxIdle:      spec.MaxWorkerIdle.AsDuration(),
+		MinWorkers:   int(spec.MinWorkers),
+		DrainMemory:  int64(spec.DrainMemory),
 		WindowBytes:  s.cfg.WindowBytes,
 		MaxItem:      wire.MaxItem,
 		Rand:         random,
@@ -115,6 +127,9 @@ func (p *pool) run() {
 	defer p.crashed()
 	timer := time.NewTimer(0) // the first round starts the workers
 	defer timer.Stop()
+	if p.spec.DrainMemory > 0 && !p.server.cfg.InProcess {
+		go p.watchMemory() // ends when p.joined is closed
+	}
 	var batch []event
 	for {
 		select {
@@ -156,9 +171,7 @@ func (p *pool) run() {
 		e(now)
 	}
 	p.perform(p.core.Settle(now))
-	if p.events != nil {
-		p.events.end()
-	}
+	p.events.end()
 	p.log.Info("joined")
 }
 
@@ -183,9 +196,7 @@ func (p *pool) crashed() {
 		}
 	}
 	p.procs.Wait()
-	if p.events != nil {
-		p.events.end()
-	}
+	p.events.end()
 }
 
 // perform carries out what the core has decided, then wakes every stream that got something, once. A call that was refused for a mistake of
@@ -202,7 +213,7 @@ func (p *pool) perform(effects []sched.Effect) {
 		}
 		switch e.Kind {
 		case sched.Spawn:
-			p.spawn(e.Worker)
+			p.spawn(e.Worker, p.programs[e.Generation])
 		case sched.Dispatch:
 			w.dispatch(e.Chunk)
 		case sched.CancelTask:
@@ -210,13 +221,15 @@ func (p *pool) perform(effects []sched.Effect) {
 		case sched.Revoke:
 			w.revoke(e.ChunkID, e.Offset)
 		case sched.Stop:
-			w.stop()
+			w.stop(e.Reason)
 		case sched.Signal:
 			w.signal(e.Reason)
 		case sched.Kill:
 			w.kill(e.Reason, e.Why)
 		case sched.Inspect:
 			w.inspect()
+		case sched.Restarted:
+			p.restarted(e)
 		case sched.StateChange:
 			p.stateChanged(e.State)
 		case sched.Opened:
@@ -254,9 +267,7 @@ func (p *pool) stateChanged(state sched.State) {
 	default:
 		p.log.Info("state", "state", stateName(pb.PoolState(state)))
 	}
-	if p.events != nil {
-		p.events.state(pb.PoolState(state))
-	}
+	p.events.state(pb.PoolState(state))
 }
 
 // endCall is the end of a call: err is why it was refused, nil if it has had all its outcomes.

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	pb "github.com/procpool/procpool/proto/procpool/v1"
@@ -24,26 +26,19 @@ type poolService struct {
 // maxWorkers is the most workers a pool may have.
 const maxWorkers = 4096
 
-var poolName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}$`)
+// poolName is compiled when it is needed: a worker is often the same program, and need not wait for that when it starts.
+var poolName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}$`) })
 
 // completeSpec checks a spec and fills in the defaults.
 func completeSpec(spec *pb.PoolSpec) *refusal {
 	if spec.Name == "" {
 		return badRequest("spec.name is missing")
 	}
-	if !poolName.MatchString(spec.Name) {
+	if !poolName().MatchString(spec.Name) {
 		return badRequest("spec.name is %.80q; a name has 1 to 63 of a-z, A-Z, 0-9, '.', '_' and '-', and begins with a letter or a digit", spec.Name)
 	}
-	if spec.Program.GetPath() == "" {
-		return badRequest("spec.program.path is missing: which program are the workers?")
-	}
-	if !filepath.IsAbs(spec.Program.Path) {
-		return badRequest("spec.program.path is %q; it must be absolute", spec.Program.Path)
-	}
-	for _, s := range append(slices.Clone(spec.Program.Args), spec.Program.Env...) {
-		if strings.ContainsRune(s, 0) {
-			return badRequest("spec.program has an argument or environment entry with a zero byte")
-		}
+	if err := checkProgramFields("spec.program", spec.Program); err != nil {
+		return err
 	}
 	if spec.Workers > maxWorkers {
 		return badRequest("spec.workers is %d; at most %d are allowed", spec.Workers, maxWorkers)
@@ -73,6 +68,49 @@ func completeSpec(spec *pb.PoolSpec) *refusal {
 		}
 		if v := (*d.d).AsDuration(); v <= 0 || v > 24*time.Hour {
 			return badRequest("spec.%s is %v; it must be more than 0 and at most 24h", d.name, v)
+		}
+	}
+	return checkStaff(spec)
+}
+
+// checkStaff checks what a spec says about workers that come and go.
+func checkStaff(spec *pb.PoolSpec) *refusal {
+	for _, d := range []struct {
+		name string
+		d    *durationpb.Duration
+	}{{"max_worker_age", spec.MaxWorkerAge}, {"max_worker_idle", spec.MaxWorkerIdle}} {
+		if v := d.d.AsDuration(); d.d != nil && (d.d.CheckValid() != nil || v < time.Second) {
+			return badRequest("spec.%s is %v; it must be at least 1s, or absent for no limit", d.name, v)
+		}
+	}
+	switch {
+	case spec.MaxTasksPerWorker > 1<<31-1:
+		return badRequest("spec.max_tasks_per_worker is %d; at most %d are allowed, and 0 means no limit", spec.MaxTasksPerWorker, 1<<31-1)
+	case spec.MinWorkers > spec.Workers:
+		return badRequest("spec.min_workers is %d, but the pool has only %d workers", spec.MinWorkers, spec.Workers)
+	case spec.MinWorkers > 0 && spec.MaxWorkerIdle == nil:
+		return badRequest("spec.min_workers is %d, but without max_worker_idle all %d workers stay anyway", spec.MinWorkers, spec.Workers)
+	case spec.Spares > maxWorkers-spec.Workers:
+		return badRequest("spec.spares is %d; a pool with %d workers may have at most %d", spec.Spares, spec.Workers, maxWorkers-spec.Workers)
+	case spec.DrainMemory > 0 && (spec.DrainMemory < 1<<20 || spec.DrainMemory > 1<<62):
+		return badRequest("spec.drain_memory is %d bytes; it must be at least 1 MiB, or 0 for no limit", spec.DrainMemory)
+	case spec.DrainMemory > 0 && runtime.GOOS != "linux":
+		return badRequest("spec.drain_memory works on Linux only")
+	}
+	return nil
+}
+
+// checkProgramFields checks what can be checked without a look at the file. name is that of the field.
+func checkProgramFields(name string, program *pb.Program) *refusal {
+	if program.GetPath() == "" {
+		return badRequest("%s.path is missing: which program are the workers?", name)
+	}
+	if !filepath.IsAbs(program.Path) {
+		return badRequest("%s.path is %q; it must be absolute", name, program.Path)
+	}
+	for _, s := range append(slices.Clone(program.Args), program.Env...) {
+		if strings.ContainsRune(s, 0) {
+			return badRequest("%s has an argument or environment entry with a zero byte", name)
 		}
 	}
 	return nil
@@ -115,11 +153,11 @@ func (ps *poolService) OpenPool(r *pb.OpenPoolRequest, stream grpc.ServerStreami
 	}
 	for {
 		select {
-		case <-p.events.awake:
+		case <-p.opener.awake:
 		case <-stream.Context().Done():
 			return context.Cause(stream.Context())
 		}
-		for m := p.events.take(); m != nil; m = p.events.take() {
+		for m := p.opener.take(); m != nil; m = p.opener.take() {
 			if err := stream.Send(m); err != nil {
 				return err
 			}

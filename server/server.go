@@ -51,6 +51,9 @@ type Server struct {
 	pools map[string]*pool
 	calls map[string]callRef // by id
 	ended []ended            // the last pools that have ended, for Join; oldest first
+
+	followers   map[*feed]struct{} // of the news of all pools
+	noMorePools bool
 }
 
 // ended is what is left of a pool.
@@ -70,7 +73,7 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configuration: %w", err)
 	}
-	s := &Server{cfg: cfg, started: time.Now(), pools: make(map[string]*pool), calls: make(map[string]callRef)}
+	s := &Server{cfg: cfg, started: time.Now(), pools: make(map[string]*pool), calls: make(map[string]callRef), followers: make(map[*feed]struct{})}
 	s.guardian = workerproc.NewGuardian(func(err error) {
 		cfg.Logger.Warn("should this daemon be killed, workers that hang or are stopped would live on", "reason", err)
 	})
@@ -177,6 +180,7 @@ func (s *Server) shutdown() {
 		}
 		<-quiet
 	}
+	s.endFollowers()
 	s.guardian.Close() // there are no workers any more
 	s.stopServer(s.apiServer)
 	s.stopServer(s.workerServer)
@@ -215,6 +219,9 @@ func (s *Server) newPool(spec *pb.PoolSpec, uid uint32, opened bool) (*pool, err
 	}
 	p := newPool(s, spec, uid, opened)
 	s.pools[spec.Name] = p
+	for f := range s.followers {
+		p.events.subscribe(f, 0, false)
+	}
 	s.ended = slices.DeleteFunc(s.ended, func(e ended) bool { return e.name == spec.Name })
 	s.running.Go(func() {
 		p.run()

@@ -136,7 +136,7 @@ func TestIdsAreFoundAgainForCancel(t *testing.T) {
 }
 
 func TestFeedDropsTheOldestAndCounts(t *testing.T) {
-	f := newFeed()
+	f := newFeed(feedSize, feedBytes)
 	for i := range feedSize + 10 {
 		f.output(&pb.WorkerOutput{Line: fmt.Append(nil, i)})
 	}
@@ -162,7 +162,7 @@ func TestFeedDropsTheOldestAndCounts(t *testing.T) {
 }
 
 func TestFeedIsBoundedInBytes(t *testing.T) {
-	f := newFeed()
+	f := newFeed(feedSize, feedBytes)
 	for range 1000 {
 		f.output(&pb.WorkerOutput{Line: bytes.Repeat([]byte("x"), 64<<10)})
 	}

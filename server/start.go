@@ -13,7 +13,8 @@ import (
 	"github.com/procpool/procpool/workerproc"
 )
 
-// usableCPUs is how many CPUs this process may use: its affinity, and the quota of its cgroup, rounded up.
+// usableCPUs is how many CPUs this process may use: those of its affinity, and no more than the quota of its cgroup, rounded up to a whole number and
+// to 2 at least. This is how Go sets GOMAXPROCS since 1.25; who sets it otherwise, sets this.
 func usableCPUs() int { return runtime.GOMAXPROCS(0) }
 
 // checkProgram looks whether a pool's program can be started, so that its opener hears it at once and in a sentence.
@@ -53,19 +54,7 @@ func (s *Server) start(w *worker) (process, error) {
 	if s.cfg.InProcess {
 		return startInProcess(boot), nil
 	}
-	return workerproc.Start(workerproc.Spec{Program: spec.Program, Bootstrap: boot, Output: w.wrote, Guardian: s.guardian})
-}
-
-// wrote gets a line that the worker wrote. It is called by the reader of its output, one line at a time.
-func (w *worker) wrote(line workerproc.Line) {
-	p := w.pool
-	if p.events != nil {
-		p.events.output(&pb.WorkerOutput{
-			Worker: w.name, Pid: int64(line.Pid), Stream: uint32(line.Stream), Line: line.Text, Truncated: line.Truncated, Partial: line.Partial,
-		})
-		return
-	}
-	p.log.Info("output", "worker", w.name, "pid", line.Pid, "stream", [...]string{1: "stdout", 2: "stderr"}[line.Stream], "line", string(line.Text))
+	return workerproc.Start(workerproc.Spec{Program: w.program, Bootstrap: boot, Output: w.wrote, Guardian: s.guardian})
 }
 
 // inProcess is a worker made of goroutines of this process. It can be asked to end, but not made to.

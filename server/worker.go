@@ -10,13 +10,15 @@ import (
 	"github.com/procpool/procpool/proto/wire"
 	"github.com/procpool/procpool/server/internal/sched"
 	"github.com/procpool/procpool/workerproc"
+	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// worker is what the pool keeps of a worker process. Its fields are owned by the pool's owner, but for child, born, out and attached.
+// worker is what the pool keeps of a worker process. Its fields are owned by the pool's owner, but for child, born, out, tap and attached.
 type worker struct {
 	id         sched.WorkerID
 	name       string // "POOL-NUMBER"
 	pool       *pool
+	program    *pb.Program
 	token      [32]byte
 	started    time.Time
 	proc       process        // nil until the process has been started, and when that failed
@@ -31,6 +33,10 @@ type worker struct {
 	goodbye    bool           // it has said that it ends, so that nothing of what it holds runs
 	refused    string         // why it was turned away, if it was, or what it did wrong
 	turnedAway bool           // it will never be let in
+	tap        tap            // for what it writes
+	retired    sched.Reason   // why it was asked to stop, when the pool goes on
+	ran        uint64         // tasks, when it was asked to
+	memory     int64          // bytes, when they were last looked at
 }
 
 // process is a running worker process: workerproc.Process, or goroutines of this process.
@@ -44,9 +50,9 @@ type process interface {
 }
 
 // spawn starts a worker process. Forking takes a while, so it is not done here but by the goroutine that then waits for the process.
-func (p *pool) spawn(id sched.WorkerID) {
+func (p *pool) spawn(id sched.WorkerID, program *pb.Program) {
 	w := &worker{
-		id: id, name: fmt.Sprintf("%s-%d", p.name, id), pool: p, started: time.Now(),
+		id: id, name: fmt.Sprintf("%s-%d", p.name, id), pool: p, program: program, started: time.Now(),
 		born: make(chan struct{}), attached: make(chan struct{}),
 	}
 	w.out.init()
@@ -125,17 +131,23 @@ func schedExit(exit workerproc.Exit) sched.Exit {
 // reason says in one line why a worker ended.
 func (w *worker) reason(exit workerproc.Exit) string {
 	how := exit.String()
-	if w.refused != "" {
-		return w.refused
-	}
 	if text := w.killReason(); text != "" {
-		text += ": " + how
+		how = text + ": " + how
 		if w.doing != "" {
-			text += "; " + w.doing
+			how += "; " + w.doing
 		}
-		return text
 	}
-	return how
+	if w.refused != "" {
+		how = w.refused
+	}
+	switch retirement := w.retirement(); {
+	case retirement == "":
+		return how
+	case exit.Signal == "" && exit.Code == 0:
+		return retirement
+	default:
+		return retirement + ": " + how
+	}
 }
 
 // killReason says in one line why the daemon signals or kills a worker.
@@ -180,16 +192,16 @@ func (w *worker) gone(now time.Time, exit sched.Exit, why *pb.WorkerExit) {
 	p := w.pool
 	delete(p.workers, w.id)
 	w.out.close()
-	stopped := exit.Kind == sched.ExitClean && w.identity != ""
+	stopped := exit.Kind == sched.ExitClean && w.identity != "" || w.retired != sched.NoReason
 	if !stopped && w.killed != sched.PoolTerminated {
 		p.lastExit = why
 		p.log.Warn("worker ended", "worker", w.name, "pid", why.Pid, "reason", why.Reason)
 	} else {
 		p.log.Debug("worker ended", "worker", w.name, "pid", why.Pid, "reason", why.Reason)
 	}
-	if p.events != nil {
-		p.events.exit(why)
-	}
+	w.reportDropped(int(why.Pid))
+	why.Time = timestamppb.New(now)
+	p.events.exit(why)
 	p.core.Exited(now, w.id, exit)
 }
 
@@ -240,7 +252,10 @@ func (w *worker) revoke(chunk sched.ChunkID, from int) {
 	})
 }
 
-func (w *worker) stop() {
+func (w *worker) stop(why sched.Reason) {
+	if info, ok := w.pool.core.Worker(w.id); ok {
+		w.retired, w.ran = why, info.Done
+	}
 	w.out.head(func(h *pb.AttachResponse) { h.Stop = &pb.Stop{} })
 }
 

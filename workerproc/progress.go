@@ -1,6 +1,7 @@
 package workerproc
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -250,15 +251,22 @@ func readRecord(r io.ReaderAt, size int) (*Record, error) {
 	if size < progressHeader+8 {
 		return nil, errGarbage
 	}
-	mem := make([]byte, size)
-	if _, err := r.ReadAt(mem, 0); err != nil {
+	header := make([]byte, progressHeader)
+	if _, err := r.ReadAt(header, 0); err != nil {
 		return nil, fmt.Errorf("read the progress record: %w", err)
 	}
-	p, err := parseProgress(mem)
+	p, err := parseProgress(header)
 	if err != nil {
 		return nil, err
 	}
 	rec := &Record{Progress: p}
+	if bytes.Equal(header[40:48], header[48:56]) { // it had been acknowledged all that it had done, as is usual for one that was asked to stop
+		return rec, nil
+	}
+	mem := make([]byte, size)
+	if _, err := r.ReadAt(mem, 0); err != nil {
+		return nil, fmt.Errorf("read the progress record: %w", err)
+	}
 	ring := mem[progressHeader : progressHeader+(size-progressHeader)&^7]
 	n := uint64(len(ring))
 	head, tail := binary.NativeEndian.Uint64(mem[40:]), binary.NativeEndian.Uint64(mem[48:])

@@ -18,7 +18,8 @@ import (
 )
 
 const benchHelp = `Bench measures this machine's procpool: typed Go functions, the default encoding, the public SDK, as your programs use them. A MEASURE is one of
---list, or the beginning of several ("map", "argument"); without one it takes all, or with --compare those that have something to compare with.
+--list, or the beginning of several ("map", "argument"), or "all". Without one it takes all, but with --compare those that have something to compare
+with.
 
   --compare python   the same work in Python's multiprocessing.Pool and ProcessPoolExecutor
   --compare xargs    the same commands under xargs -P and GNU parallel -j
@@ -59,7 +60,7 @@ func newBenchCommand(g *globals) *cobra.Command {
 	f.SortFlags = false
 	f.StringSliceVar(&o.compare, "compare", nil, "python, xargs, or both with a comma")
 	f.IntVar(&o.runs, "runs", 5, "how often each side has its turn")
-	f.DurationVar(&o.atLeast, "time", 250*time.Millisecond, "a turn repeats its work at least so long")
+	f.DurationVar(&o.atLeast, "time", fullRound, "a turn repeats its work at least so long")
 	f.IntVarP(&o.workers, "workers", "j", 2, "workers on each side")
 	f.BoolVar(&o.daemon, "daemon", false, "use a procpoold in a process of its own")
 	f.StringVar(&o.python, "python", "python3", "the Python to compare with")
@@ -228,6 +229,7 @@ func (b *bench) measure(ctx context.Context, m measure, peers []string, named bo
 	}()
 	w := m.work
 	w.Workers = b.options.workers
+	w.Seconds = b.options.atLeast.Seconds() / 5 // to warm up
 	out := func(i int, err error) {
 		sides[i].close()
 		sides[i] = nil

@@ -179,12 +179,15 @@ func unitApart(s string) string {
 }
 
 // selectMeasures finds what is asked for: a measure by its name, or all whose names begin with the word and "-". Without a word it is all, or those that have
-// something to compare with.
+// something to compare with; "all" is all in any case.
 func selectMeasures(words, peers []string) ([]measure, error) {
 	if len(words) == 0 {
 		return slices.DeleteFunc(slices.Clone(measures), func(m measure) bool {
 			return len(peers) > 0 && !slices.ContainsFunc(m.peers, func(p string) bool { return slices.Contains(peers, p) })
 		}), nil
+	}
+	if slices.Contains(words, "all") {
+		return measures, nil
 	}
 	var names []string
 	for _, word := range words {

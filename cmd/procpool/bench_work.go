@@ -18,8 +18,12 @@ import (
 	"github.com/procpool/procpool/client"
 )
 
+// fullRound is the default of --time: a round that long or longer has at least as many samples as sample is told, a shorter one in proportion.
+const fullRound = 250 * time.Millisecond
+
 // sample does f until that has taken so many seconds, and so many times at least, and returns what each took, the shortest first.
 func sample(seconds float64, times int, f func() (time.Duration, error)) ([]time.Duration, error) {
+	times = max(1, int(float64(times)*min(1, seconds/fullRound.Seconds())))
 	var all []time.Duration
 	for sum := time.Duration(0); len(all) < times || sum.Seconds() < seconds; {
 		d, err := f()
@@ -269,7 +273,7 @@ func (o *ours) fairApply(ctx context.Context, w work) (*answer, error) {
 	mapping, cancel := context.WithCancel(ctx)
 	defer cancel()
 	long := client.MapAsync(mapping, pool, benchNap, slices.Repeat([]int{napUs}, w.Items))
-	if _, err := sample(0, manySamples/10, func() (time.Duration, error) { return applied(ctx, pool, 3) }); err != nil { // the map gets into its stride
+	if _, err := sample(w.Seconds, manySamples/10, func() (time.Duration, error) { return applied(ctx, pool, 3) }); err != nil { // the map gets into its stride
 		return nil, err
 	}
 	a, err := latency(w, manySamples, func() (time.Duration, error) { return applied(ctx, pool, 3) }, 50, 99, 100)

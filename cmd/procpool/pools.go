@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -21,7 +23,9 @@ import (
 )
 
 func newCreateCommand(g *globals) *cobra.Command {
-	var workers int
+	var workers, maxTasks, minWorkers, spares int
+	var maxAge, maxIdle time.Duration
+	var drainMemory string
 	var peer string
 	cmd := &cobra.Command{
 		Use:   "create NAME [flags] -- PROGRAM [ARG...]",
@@ -29,7 +33,8 @@ func newCreateCommand(g *globals) *cobra.Command {
 		Long: `Create makes a pool whose workers run PROGRAM, in the current directory and with the current environment. The daemon starts
 them; "procpool pools" shows whether they come up.`,
 		Example: `  procpool create counting -j 2 -- ./countchars
-  procpool map --pool counting --func count_chars ::: $PWD/*.md`,
+  procpool map --pool counting --func count_chars ::: $PWD/*.md
+  procpool create leaky -j 4 --max-tasks 1000 --drain-memory 500M --spares 1 -- ./leaky`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			switch {
 			case len(args) == 0:
@@ -46,14 +51,122 @@ them; "procpool pools" shows whether they come up.`,
 			if !ok {
 				return fmt.Errorf("--peer %s: it is exact, group or cgroup", peer)
 			}
-			_, err := c.CreatePool(ctx, args[0], client.Workers(workers), client.Peer(match), client.Program(args[1], args[2:]...))
+			bytes, err := parseBytes(drainMemory)
+			if err != nil {
+				return fmt.Errorf("--drain-memory: %w", err)
+			}
+			opts := []client.PoolOption{
+				client.Workers(workers), client.Peer(match), client.Program(args[1], args[2:]...), client.MaxTasksPerWorker(maxTasks), client.MinWorkers(minWorkers),
+				client.Spares(spares), client.DrainMemory(bytes),
+			}
+			if maxAge != 0 {
+				opts = append(opts, client.MaxWorkerAge(maxAge))
+			}
+			if maxIdle != 0 {
+				opts = append(opts, client.MaxWorkerIdle(maxIdle))
+			}
+			_, err = c.CreatePool(ctx, args[0], opts...)
 			return err
 		}),
 		DisableFlagsInUseLine: true,
 	}
-	cmd.Flags().IntVarP(&workers, "workers", "j", 0, "number of workers (default: usable CPUs)")
-	cmd.Flags().StringVar(&peer, "peer", "exact", "which process may register as a worker: exact, the one that was started; group, one of its process group,\n"+
+	f := cmd.Flags()
+	f.IntVarP(&workers, "workers", "j", 0, "number of workers (default: usable CPUs)")
+	f.IntVar(&maxTasks, "max-tasks", 0, "replace a worker after so many tasks, or up to a tenth less")
+	f.DurationVar(&maxAge, "max-age", 0, "replace a worker after so long, give or take 10 %")
+	f.DurationVar(&maxIdle, "max-idle", 0, "stop a worker that has had no task for so long, until tasks wait again")
+	f.IntVar(&minWorkers, "min-workers", 0, "with --max-idle: so many workers stay")
+	f.IntVar(&spares, "spares", 0, "workers kept ready beside the others, for those that leave or die")
+	f.StringVar(&drainMemory, "drain-memory", "", "replace a worker with more memory than this, after its task: bytes, or with K, M or G")
+	f.StringVar(&peer, "peer", "exact", "which process may register as a worker: exact, the one that was started; group, one of its process group,\n"+
 		"for wrappers that wait for it (go run, uv run); cgroup, one of its cgroup")
+	return cmd
+}
+
+// parseBytes reads a size: a number of bytes, or of KiB, MiB or GiB with K, M or G behind it. Nothing is 0.
+func parseBytes(s string) (int64, error) {
+	if s == "" {
+		return 0, nil
+	}
+	number, shift := s, 0
+	if i := strings.IndexByte("KMG", s[len(s)-1]); i >= 0 {
+		number, shift = s[:len(s)-1], 10*(i+1)
+	}
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || n < 0 || n > math.MaxInt64>>shift {
+		return 0, fmt.Errorf("%q is not a size: write bytes, or a number with K, M or G, as 500M", s)
+	}
+	return n << shift, nil
+}
+
+func newResizeCommand(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use:   "resize POOL WORKERS",
+		Short: "Change the number of workers of a pool",
+		Long: `Resize starts workers, or lets some stop: idle ones at once, busy ones after their task. It does not wait for either.
+Nothing is dropped.`,
+		Example: `  procpool resize counting 8`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 2 {
+				return errors.New("resize which pool to which size? For example: procpool resize counting 8")
+			}
+			return nil
+		},
+		RunE: withClient(g, func(ctx context.Context, c *client.Client, args []string) error {
+			workers, err := strconv.Atoi(args[1])
+			if err != nil {
+				return fmt.Errorf("%q is not a number of workers", args[1])
+			}
+			pool, err := c.Pool(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			return pool.Resize(ctx, workers)
+		}),
+	}
+}
+
+func newRestartCommand(g *globals) *cobra.Command {
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:   "restart POOL [flags] [-- PROGRAM [ARG...]]",
+		Short: "Replace the workers of a pool, one after the other",
+		Long: `Restart replaces all workers of a pool, perhaps by those of another PROGRAM, which then runs in the current directory and with the
+current environment. Without one, the new workers run what lies at the path of the pool's program now. No task is interrupted:
+a new worker is ready before an old one stops, after its task. If the first new worker does not come up, the pool goes on as before.
+
+It waits until the last worker has been replaced. After the timeout, or when it is interrupted, the restart goes on without it.`,
+		Example: `  go build -o bin/ ./examples/countchars && procpool restart counting
+  procpool restart counting --timeout 1m -- ./countchars-v2`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			switch dash := cmd.ArgsLenAtDash(); {
+			case len(args) == 0 || dash == 0:
+				return errors.New("restart which pool? One name (`procpool pools` lists them)")
+			case len(args) > 1 && dash != 1:
+				return fmt.Errorf("write \"--\" before the program: procpool restart %s -- %s", args[0], strings.Join(args[1:], " "))
+			}
+			return nil
+		},
+		RunE: withClient(g, func(ctx context.Context, c *client.Client, args []string) error {
+			if timeout > 0 {
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, timeout)
+				defer cancel()
+			}
+			pool, err := c.Pool(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			var opts []client.PoolOption
+			if len(args) > 1 {
+				opts = append(opts, client.Program(args[1], args[2:]...))
+			}
+			_, err = pool.Restart(ctx, opts...)
+			return err
+		}),
+		DisableFlagsInUseLine: true,
+	}
+	cmd.Flags().DurationVar(&timeout, "timeout", 0, "wait no longer than this (default: until it is done)")
 	return cmd
 }
 
@@ -172,7 +285,8 @@ func findAddr(ctx context.Context, given string) string {
 
 func newPoolsCommand(g *globals) *cobra.Command {
 	head := []string{"NAME", "STATE", "WORKERS", "BUSY", "CALLS", "PENDING", "DONE", "FUNCTIONS", "COMMAND"}
-	return newListCommand(g, "pools", "List the pools", head, cobra.NoArgs,
+	wide := []string{"STARTING", "IDLE", "SPARES", "GENERATION"}
+	return newListCommand(g, "pools", "List the pools", head, wide, cobra.NoArgs,
 		func(ctx context.Context, c *client.Client, _ string) ([]*pb.Pool, error) { return c.Pools(ctx) },
 		func(p *pb.Pool, _ time.Time) []any {
 			var functions []string
@@ -184,28 +298,36 @@ func newPoolsCommand(g *globals) *cobra.Command {
 				state += " (" + exit.GetReason() + ")"
 			}
 			return []any{p.GetName(), state, p.GetWorkers(), p.GetBusy(), p.GetCalls(), p.GetPendingTasks(), p.GetDoneTasks(),
-				strings.Join(functions, ","), shorten(strings.Join(p.GetCommand(), " "), 60)}
+				strings.Join(functions, ","), shorten(strings.Join(p.GetCommand(), " "), 60),
+				p.GetStarting(), p.GetIdle(), p.GetSpares(), p.GetGeneration()}
 		})
 }
 
 func newWorkersCommand(g *globals) *cobra.Command {
 	head := []string{"NAME", "PID", "STATE", "AGE", "DONE", "CALL", "INDEX", "SINCE"}
-	return newListCommand(g, "workers [POOL]", "List the workers, of one pool or of all", head, cobra.MaximumNArgs(1),
+	wide := []string{"MEMORY", "GENERATION", "IDENTITY"}
+	return newListCommand(g, "workers [POOL]", "List the workers, of one pool or of all", head, wide, cobra.MaximumNArgs(1),
 		func(ctx context.Context, c *client.Client, pool string) ([]*pb.Worker, error) {
 			return c.Workers(ctx, pool)
 		},
 		func(w *pb.Worker, now time.Time) []any {
 			row := []any{w.GetName(), w.GetPid(), enumName(w.GetState().String(), "WORKER_STATE_"), since(w.GetStarted(), now), w.GetDoneTasks()}
 			if w.GetCallId() == "" {
-				return append(row, "-", "-", "-")
+				row = append(row, "-", "-", "-")
+			} else {
+				row = append(row, w.GetCallId(), w.GetIndex(), since(w.GetSince(), now))
 			}
-			return append(row, w.GetCallId(), w.GetIndex(), since(w.GetSince(), now))
+			memory := "-" // only pools with a limit have it looked at
+			if m := w.GetMemory(); m > 0 {
+				memory = fmt.Sprintf("%dM", m>>20)
+			}
+			return append(row, memory, w.GetGeneration(), w.GetIdentity())
 		})
 }
 
 func newCallsCommand(g *globals) *cobra.Command {
 	head := []string{"ID", "POOL", "FUNCTION", "UID", "PID", "PROGRAM", "LABEL", "AGE", "ACCEPTED", "RUNNING", "DONE", "FAILED", "OLDEST"}
-	return newListCommand(g, "calls [POOL]", "List the calls that run, of one pool or of all", head, cobra.MaximumNArgs(1),
+	return newListCommand(g, "calls [POOL]", "List the calls that run, of one pool or of all", head, nil, cobra.MaximumNArgs(1),
 		func(ctx context.Context, c *client.Client, pool string) ([]*pb.Call, error) {
 			return c.Calls(ctx, pool)
 		},
@@ -219,8 +341,8 @@ func newCallsCommand(g *globals) *cobra.Command {
 		})
 }
 
-// newListCommand is a command that lists messages, as a table or as JSON.
-func newListCommand[M proto.Message](g *globals, use, short string, head []string, args cobra.PositionalArgs,
+// newListCommand is a command that lists messages, as a table or as JSON. A row has cells for the columns of head and for those of wide.
+func newListCommand[M proto.Message](g *globals, use, short string, head, wide []string, args cobra.PositionalArgs,
 	list func(ctx context.Context, c *client.Client, pool string) ([]M, error), row func(m M, now time.Time) []any,
 ) *cobra.Command {
 	var output string
@@ -230,8 +352,8 @@ func newListCommand[M proto.Message](g *globals, use, short string, head []strin
 		Args:  args,
 	}
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
-		if output != "table" && output != "json" {
-			return fmt.Errorf("-o %s: the output is table or json", output)
+		if output != "table" && output != "wide" && output != "json" {
+			return fmt.Errorf("-o %s: the output is table, wide or json", output)
 		}
 		return withClient(g, func(ctx context.Context, c *client.Client, args []string) error {
 			messages, err := list(ctx, c, strings.Join(args, ""))
@@ -241,10 +363,14 @@ func newListCommand[M proto.Message](g *globals, use, short string, head []strin
 			if output == "json" {
 				return writeJSONList(cmd.OutOrStdout(), messages)
 			}
-			return writeTable(cmd.OutOrStdout(), head, messages, row)
+			columns := head
+			if output == "wide" {
+				columns = slices.Concat(head, wide)
+			}
+			return writeTable(cmd.OutOrStdout(), columns, messages, row)
 		})(cmd, args)
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json")
+	cmd.Flags().StringVarP(&output, "output", "o", "table", "table, wide (with more columns) or json")
 	return cmd
 }
 
@@ -253,8 +379,7 @@ func writeTable[M proto.Message](w io.Writer, head []string, messages []M, row f
 	fmt.Fprintln(table, strings.Join(head, "\t")) // the table keeps an error for Flush
 	now := time.Now()
 	for _, m := range messages {
-		cells := row(m, now)
-		for i, c := range cells {
+		for i, c := range row(m, now)[:len(head)] {
 			if i > 0 {
 				fmt.Fprint(table, "\t")
 			}

@@ -223,7 +223,7 @@ func TestMapRefusesWhatCannotWork(t *testing.T) {
 		{[]string{"create", "p", "./worker"}, `write "--"`},
 		{[]string{"close"}, "which pool?"},
 		{[]string{"cancel", "0", "x", "--addr", "none.sock"}, "procpoold"},
-		{[]string{"pools", "-o", "xml"}, "table or json"},
+		{[]string{"pools", "-o", "xml"}, "table, wide or json"},
 	} {
 		t.Run(strings.Join(c.args, " "), func(t *testing.T) {
 			t.Parallel()

@@ -130,6 +130,8 @@ const (
 	Reason_REASON_DENIED Reason = 14
 	// A call with that id exists already (ALREADY_EXISTS).
 	Reason_REASON_CALL_EXISTS Reason = 15
+	// The pool is being restarted already (FAILED_PRECONDITION).
+	Reason_REASON_RESTARTING Reason = 16
 )
 
 // Enum value maps for Reason.
@@ -151,6 +153,7 @@ var (
 		13: "REASON_PROGRAM",
 		14: "REASON_DENIED",
 		15: "REASON_CALL_EXISTS",
+		16: "REASON_RESTARTING",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":      0,
@@ -169,6 +172,7 @@ var (
 		"REASON_PROGRAM":          13,
 		"REASON_DENIED":           14,
 		"REASON_CALL_EXISTS":      15,
+		"REASON_RESTARTING":       16,
 	}
 )
 
@@ -561,6 +565,8 @@ type WorkerExit struct {
 	Reason string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The last lines it wrote, or those of its crash: at most 40.
 	CrashReport []string `protobuf:"bytes,8,rep,name=crash_report,json=crashReport,proto3" json:"crash_report,omitempty"`
+	// When it had been reaped.
+	Time *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=time,proto3" json:"time,omitempty"`
 	// If the daemon ended it: what it was doing then.
 	Kill          *KillReport `protobuf:"bytes,9,opt,name=kill,proto3" json:"kill,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -649,6 +655,13 @@ func (x *WorkerExit) GetReason() string {
 func (x *WorkerExit) GetCrashReport() []string {
 	if x != nil {
 		return x.CrashReport
+	}
+	return nil
+}
+
+func (x *WorkerExit) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
 	}
 	return nil
 }
@@ -993,7 +1006,7 @@ const file_procpool_v1_payload_proto_rawDesc = "" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x14\n" +
 	"\x05stack\x18\x03 \x01(\tR\x05stack\x12\x16\n" +
-	"\x06detail\x18\x04 \x01(\fR\x06detail\"\x93\x02\n" +
+	"\x06detail\x18\x04 \x01(\fR\x06detail\"\xc3\x02\n" +
 	"\n" +
 	"WorkerExit\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x10\n" +
@@ -1005,7 +1018,8 @@ const file_procpool_v1_payload_proto_rawDesc = "" +
 	"\n" +
 	"oom_killed\x18\x06 \x01(\bR\toomKilled\x12\x16\n" +
 	"\x06reason\x18\a \x01(\tR\x06reason\x12!\n" +
-	"\fcrash_report\x18\b \x03(\tR\vcrashReport\x12+\n" +
+	"\fcrash_report\x18\b \x03(\tR\vcrashReport\x12.\n" +
+	"\x04time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12+\n" +
 	"\x04kill\x18\t \x01(\v2\x17.procpool.v1.KillReportR\x04kill\"\xb8\x02\n" +
 	"\n" +
 	"KillReport\x12\x0e\n" +
@@ -1044,7 +1058,7 @@ const file_procpool_v1_payload_proto_rawDesc = "" +
 	"\x0fOUTCOME_TIMEOUT\x10\x03\x12\x15\n" +
 	"\x11OUTCOME_CANCELLED\x10\x04\x12\x17\n" +
 	"\x13OUTCOME_WORKER_LOST\x10\x05\x12\x14\n" +
-	"\x10OUTCOME_REJECTED\x10\x06*\xfd\x02\n" +
+	"\x10OUTCOME_REJECTED\x10\x06*\x94\x03\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13REASON_UNKNOWN_POOL\x10\x01\x12\x16\n" +
@@ -1062,7 +1076,8 @@ const file_procpool_v1_payload_proto_rawDesc = "" +
 	"\x0fREASON_STOPPING\x10\f\x12\x12\n" +
 	"\x0eREASON_PROGRAM\x10\r\x12\x11\n" +
 	"\rREASON_DENIED\x10\x0e\x12\x16\n" +
-	"\x12REASON_CALL_EXISTS\x10\x0fB;Z9github.com/procpool/procpool/proto/procpool/v1;procpoolv1b\x06proto3"
+	"\x12REASON_CALL_EXISTS\x10\x0f\x12\x15\n" +
+	"\x11REASON_RESTARTING\x10\x10B;Z9github.com/procpool/procpool/proto/procpool/v1;procpoolv1b\x06proto3"
 
 var (
 	file_procpool_v1_payload_proto_rawDescOnce sync.Once
@@ -1100,15 +1115,16 @@ var file_procpool_v1_payload_proto_depIdxs = []int32{
 	0,  // 3: procpool.v1.Failure.outcome:type_name -> procpool.v1.Outcome
 	5,  // 4: procpool.v1.Failure.task_error:type_name -> procpool.v1.TaskError
 	6,  // 5: procpool.v1.Failure.worker_exit:type_name -> procpool.v1.WorkerExit
-	7,  // 6: procpool.v1.WorkerExit.kill:type_name -> procpool.v1.KillReport
-	12, // 7: procpool.v1.KillReport.since:type_name -> google.protobuf.Timestamp
-	1,  // 8: procpool.v1.Refusal.reason:type_name -> procpool.v1.Reason
-	6,  // 9: procpool.v1.Refusal.worker_exit:type_name -> procpool.v1.WorkerExit
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	12, // 6: procpool.v1.WorkerExit.time:type_name -> google.protobuf.Timestamp
+	7,  // 7: procpool.v1.WorkerExit.kill:type_name -> procpool.v1.KillReport
+	12, // 8: procpool.v1.KillReport.since:type_name -> google.protobuf.Timestamp
+	1,  // 9: procpool.v1.Refusal.reason:type_name -> procpool.v1.Reason
+	6,  // 10: procpool.v1.Refusal.worker_exit:type_name -> procpool.v1.WorkerExit
+	11, // [11:11] is the sub-list for method output_type
+	11, // [11:11] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_procpool_v1_payload_proto_init() }

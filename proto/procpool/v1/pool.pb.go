@@ -161,8 +161,10 @@ const (
 	WorkerState_WORKER_STATE_IDLE WorkerState = 2
 	// Runs a task.
 	WorkerState_WORKER_STATE_BUSY WorkerState = 3
-	// Has been asked to stop, or is being killed.
+	// Ends after the task that it runs, if any; has been asked to stop; or is being killed.
 	WorkerState_WORKER_STATE_STOPPING WorkerState = 4
+	// Is ready, and waits to take the place of another worker.
+	WorkerState_WORKER_STATE_SPARE WorkerState = 5
 )
 
 // Enum value maps for WorkerState.
@@ -173,6 +175,7 @@ var (
 		2: "WORKER_STATE_IDLE",
 		3: "WORKER_STATE_BUSY",
 		4: "WORKER_STATE_STOPPING",
+		5: "WORKER_STATE_SPARE",
 	}
 	WorkerState_value = map[string]int32{
 		"WORKER_STATE_UNSPECIFIED": 0,
@@ -180,6 +183,7 @@ var (
 		"WORKER_STATE_IDLE":        2,
 		"WORKER_STATE_BUSY":        3,
 		"WORKER_STATE_STOPPING":    4,
+		"WORKER_STATE_SPARE":       5,
 	}
 )
 
@@ -449,6 +453,22 @@ type PoolSpec struct {
 	CancelGrace *durationpb.Duration `protobuf:"bytes,7,opt,name=cancel_grace,json=cancelGrace,proto3" json:"cancel_grace,omitempty"`
 	// How long after SIGTERM comes SIGKILL. Default 2 s.
 	KillDelay *durationpb.Duration `protobuf:"bytes,8,opt,name=kill_delay,json=killDelay,proto3" json:"kill_delay,omitempty"`
+	// A worker is replaced when it has been given so many tasks, or up to a tenth less by chance, so that not all are replaced at the
+	// same time. 0: never.
+	MaxTasksPerWorker uint32 `protobuf:"varint,9,opt,name=max_tasks_per_worker,json=maxTasksPerWorker,proto3" json:"max_tasks_per_worker,omitempty"`
+	// A worker is replaced, after its task, when it has been ready for so long, 10 % more or less by chance. At least 1 s. Absent: never.
+	MaxWorkerAge *durationpb.Duration `protobuf:"bytes,10,opt,name=max_worker_age,json=maxWorkerAge,proto3" json:"max_worker_age,omitempty"`
+	// A worker that has had no task for so long stops, as long as more than min_workers are left. Workers are started again when there are tasks
+	// that wait. At least 1 s. Absent: workers stay.
+	MaxWorkerIdle *durationpb.Duration `protobuf:"bytes,11,opt,name=max_worker_idle,json=maxWorkerIdle,proto3" json:"max_worker_idle,omitempty"`
+	// How many workers stay however long they are idle. For max_worker_idle only; at most workers.
+	MinWorkers uint32 `protobuf:"varint,12,opt,name=min_workers,json=minWorkers,proto3" json:"min_workers,omitempty"`
+	// How many workers are kept started and ready beside the others. A spare runs no task; it takes the place of a worker that leaves or
+	// dies. At most 4,096 together with workers.
+	Spares uint32 `protobuf:"varint,13,opt,name=spares,proto3" json:"spares,omitempty"`
+	// A worker whose resident memory exceeds so many bytes, itself without its children, is replaced after its task. Looked at about once a second.
+	// At least 1 MiB. 0: never.
+	DrainMemory uint64 `protobuf:"varint,14,opt,name=drain_memory,json=drainMemory,proto3" json:"drain_memory,omitempty"`
 	// Which process may say Hello for a worker. Default PEER_MATCH_EXACT. A worker that does not match is a boot failure.
 	Peer          PeerMatch `protobuf:"varint,17,opt,name=peer,proto3,enum=procpool.v1.PeerMatch" json:"peer,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -539,6 +559,48 @@ func (x *PoolSpec) GetKillDelay() *durationpb.Duration {
 		return x.KillDelay
 	}
 	return nil
+}
+
+func (x *PoolSpec) GetMaxTasksPerWorker() uint32 {
+	if x != nil {
+		return x.MaxTasksPerWorker
+	}
+	return 0
+}
+
+func (x *PoolSpec) GetMaxWorkerAge() *durationpb.Duration {
+	if x != nil {
+		return x.MaxWorkerAge
+	}
+	return nil
+}
+
+func (x *PoolSpec) GetMaxWorkerIdle() *durationpb.Duration {
+	if x != nil {
+		return x.MaxWorkerIdle
+	}
+	return nil
+}
+
+func (x *PoolSpec) GetMinWorkers() uint32 {
+	if x != nil {
+		return x.MinWorkers
+	}
+	return 0
+}
+
+func (x *PoolSpec) GetSpares() uint32 {
+	if x != nil {
+		return x.Spares
+	}
+	return 0
+}
+
+func (x *PoolSpec) GetDrainMemory() uint64 {
+	if x != nil {
+		return x.DrainMemory
+	}
+	return 0
 }
 
 func (x *PoolSpec) GetPeer() PeerMatch {
@@ -695,7 +757,11 @@ type Pool struct {
 	// True if it lives as long as its opener's stream.
 	Opened bool `protobuf:"varint,14,opt,name=opened,proto3" json:"opened,omitempty"`
 	// The program's path and arguments.
-	Command       []string `protobuf:"bytes,15,rep,name=command,proto3" json:"command,omitempty"`
+	Command []string `protobuf:"bytes,15,rep,name=command,proto3" json:"command,omitempty"`
+	// Spares that are ready now, beside the workers that are idle or busy.
+	Spares uint32 `protobuf:"varint,16,opt,name=spares,proto3" json:"spares,omitempty"`
+	// Which program its workers run: 1 at first, and more after each restart.
+	Generation    uint32 `protobuf:"varint,17,opt,name=generation,proto3" json:"generation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -835,6 +901,20 @@ func (x *Pool) GetCommand() []string {
 	return nil
 }
 
+func (x *Pool) GetSpares() uint32 {
+	if x != nil {
+		return x.Spares
+	}
+	return 0
+}
+
+func (x *Pool) GetGeneration() uint32 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
 // PoolFunction is a function that a pool offers.
 type PoolFunction struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -913,7 +993,11 @@ type Worker struct {
 	// How surely it is the process that was started. All have presented its token. "token": no more than that; "token+uid": and has the daemon's user;
 	// "token+uid+pid": and the process id of the child that has not been reaped; "token+uid+pidfd": and the kernel says that it is that
 	// process; "token+uid+group", "token+uid+cgroup": and is related to it as PoolSpec.peer asks. Empty before Hello.
-	Identity      string `protobuf:"bytes,11,opt,name=identity,proto3" json:"identity,omitempty"`
+	Identity string `protobuf:"bytes,11,opt,name=identity,proto3" json:"identity,omitempty"`
+	// Its resident memory in bytes, when it was last looked at. 0 in a pool without drain_memory.
+	Memory uint64 `protobuf:"varint,12,opt,name=memory,proto3" json:"memory,omitempty"`
+	// Which of the pool's programs it runs; see Pool.
+	Generation    uint32 `protobuf:"varint,13,opt,name=generation,proto3" json:"generation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1023,6 +1107,20 @@ func (x *Worker) GetIdentity() string {
 		return x.Identity
 	}
 	return ""
+}
+
+func (x *Worker) GetMemory() uint64 {
+	if x != nil {
+		return x.Memory
+	}
+	return 0
+}
+
+func (x *Worker) GetGeneration() uint32 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
 }
 
 // Call describes a call that has not ended.
@@ -1435,7 +1533,9 @@ type WorkerOutput struct {
 	// The line was longer.
 	Truncated bool `protobuf:"varint,5,opt,name=truncated,proto3" json:"truncated,omitempty"`
 	// The line ended without a newline, because the worker ended.
-	Partial       bool `protobuf:"varint,6,opt,name=partial,proto3" json:"partial,omitempty"`
+	Partial bool `protobuf:"varint,6,opt,name=partial,proto3" json:"partial,omitempty"`
+	// When the daemon read it.
+	Time          *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=time,proto3" json:"time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1512,6 +1612,143 @@ func (x *WorkerOutput) GetPartial() bool {
 	return false
 }
 
+func (x *WorkerOutput) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+// LogsRequest asks for what workers wrote and how they ended.
+type LogsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only those of this pool. Empty: all, also of pools that are made while the stream runs.
+	Pool string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	// How many lines of each pool that have been written already, the last ones; with the exits since the first of them. Absent: all that the daemon
+	// keeps, which is 1,000 lines or 1 MiB of each pool.
+	Tail *uint32 `protobuf:"varint,2,opt,name=tail,proto3,oneof" json:"tail,omitempty"`
+	// Go on with what comes, until the pool has ended, or the daemon stops.
+	Follow        bool `protobuf:"varint,3,opt,name=follow,proto3" json:"follow,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogsRequest) Reset() {
+	*x = LogsRequest{}
+	mi := &file_procpool_v1_pool_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogsRequest) ProtoMessage() {}
+
+func (x *LogsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_procpool_v1_pool_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
+func (*LogsRequest) Descriptor() ([]byte, []int) {
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *LogsRequest) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+func (x *LogsRequest) GetTail() uint32 {
+	if x != nil && x.Tail != nil {
+		return *x.Tail
+	}
+	return 0
+}
+
+func (x *LogsRequest) GetFollow() bool {
+	if x != nil {
+		return x.Follow
+	}
+	return false
+}
+
+// LogsResponse is sent by the daemon, many times: whatever there is. What the client does not read in time is dropped, oldest first, and counted. A worker
+// that writes faster than 1,000 lines or 1 MiB a second loses lines; a line of its own says how many.
+type LogsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Lines that workers wrote.
+	Outputs []*WorkerOutput `protobuf:"bytes,1,rep,name=outputs,proto3" json:"outputs,omitempty"`
+	// Workers that have ended after that.
+	Exits []*WorkerExit `protobuf:"bytes,2,rep,name=exits,proto3" json:"exits,omitempty"`
+	// So many outputs and exits were dropped before this message.
+	Dropped       uint64 `protobuf:"varint,3,opt,name=dropped,proto3" json:"dropped,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogsResponse) Reset() {
+	*x = LogsResponse{}
+	mi := &file_procpool_v1_pool_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogsResponse) ProtoMessage() {}
+
+func (x *LogsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_procpool_v1_pool_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogsResponse.ProtoReflect.Descriptor instead.
+func (*LogsResponse) Descriptor() ([]byte, []int) {
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *LogsResponse) GetOutputs() []*WorkerOutput {
+	if x != nil {
+		return x.Outputs
+	}
+	return nil
+}
+
+func (x *LogsResponse) GetExits() []*WorkerExit {
+	if x != nil {
+		return x.Exits
+	}
+	return nil
+}
+
+func (x *LogsResponse) GetDropped() uint64 {
+	if x != nil {
+		return x.Dropped
+	}
+	return 0
+}
+
 // GetPoolRequest asks for one pool.
 type GetPoolRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1523,7 +1760,7 @@ type GetPoolRequest struct {
 
 func (x *GetPoolRequest) Reset() {
 	*x = GetPoolRequest{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[14]
+	mi := &file_procpool_v1_pool_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1535,7 +1772,7 @@ func (x *GetPoolRequest) String() string {
 func (*GetPoolRequest) ProtoMessage() {}
 
 func (x *GetPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[14]
+	mi := &file_procpool_v1_pool_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1548,7 +1785,7 @@ func (x *GetPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPoolRequest.ProtoReflect.Descriptor instead.
 func (*GetPoolRequest) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{14}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GetPoolRequest) GetPool() string {
@@ -1569,7 +1806,7 @@ type GetPoolResponse struct {
 
 func (x *GetPoolResponse) Reset() {
 	*x = GetPoolResponse{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[15]
+	mi := &file_procpool_v1_pool_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1581,7 +1818,7 @@ func (x *GetPoolResponse) String() string {
 func (*GetPoolResponse) ProtoMessage() {}
 
 func (x *GetPoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[15]
+	mi := &file_procpool_v1_pool_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1594,7 +1831,7 @@ func (x *GetPoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPoolResponse.ProtoReflect.Descriptor instead.
 func (*GetPoolResponse) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{15}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetPoolResponse) GetPool() *Pool {
@@ -1613,7 +1850,7 @@ type ListPoolsRequest struct {
 
 func (x *ListPoolsRequest) Reset() {
 	*x = ListPoolsRequest{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[16]
+	mi := &file_procpool_v1_pool_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1625,7 +1862,7 @@ func (x *ListPoolsRequest) String() string {
 func (*ListPoolsRequest) ProtoMessage() {}
 
 func (x *ListPoolsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[16]
+	mi := &file_procpool_v1_pool_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1638,7 +1875,7 @@ func (x *ListPoolsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPoolsRequest.ProtoReflect.Descriptor instead.
 func (*ListPoolsRequest) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{16}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{18}
 }
 
 // ListPoolsResponse is all pools, by name.
@@ -1652,7 +1889,7 @@ type ListPoolsResponse struct {
 
 func (x *ListPoolsResponse) Reset() {
 	*x = ListPoolsResponse{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[17]
+	mi := &file_procpool_v1_pool_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1664,7 +1901,7 @@ func (x *ListPoolsResponse) String() string {
 func (*ListPoolsResponse) ProtoMessage() {}
 
 func (x *ListPoolsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[17]
+	mi := &file_procpool_v1_pool_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1677,7 +1914,7 @@ func (x *ListPoolsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPoolsResponse.ProtoReflect.Descriptor instead.
 func (*ListPoolsResponse) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{17}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListPoolsResponse) GetPools() []*Pool {
@@ -1698,7 +1935,7 @@ type ListWorkersRequest struct {
 
 func (x *ListWorkersRequest) Reset() {
 	*x = ListWorkersRequest{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[18]
+	mi := &file_procpool_v1_pool_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1710,7 +1947,7 @@ func (x *ListWorkersRequest) String() string {
 func (*ListWorkersRequest) ProtoMessage() {}
 
 func (x *ListWorkersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[18]
+	mi := &file_procpool_v1_pool_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1723,7 +1960,7 @@ func (x *ListWorkersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkersRequest.ProtoReflect.Descriptor instead.
 func (*ListWorkersRequest) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{18}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListWorkersRequest) GetPool() string {
@@ -1744,7 +1981,7 @@ type ListWorkersResponse struct {
 
 func (x *ListWorkersResponse) Reset() {
 	*x = ListWorkersResponse{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[19]
+	mi := &file_procpool_v1_pool_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1756,7 +1993,7 @@ func (x *ListWorkersResponse) String() string {
 func (*ListWorkersResponse) ProtoMessage() {}
 
 func (x *ListWorkersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[19]
+	mi := &file_procpool_v1_pool_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1769,7 +2006,7 @@ func (x *ListWorkersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkersResponse.ProtoReflect.Descriptor instead.
 func (*ListWorkersResponse) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{19}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListWorkersResponse) GetWorkers() []*Worker {
@@ -1790,7 +2027,7 @@ type ListCallsRequest struct {
 
 func (x *ListCallsRequest) Reset() {
 	*x = ListCallsRequest{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[20]
+	mi := &file_procpool_v1_pool_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1802,7 +2039,7 @@ func (x *ListCallsRequest) String() string {
 func (*ListCallsRequest) ProtoMessage() {}
 
 func (x *ListCallsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[20]
+	mi := &file_procpool_v1_pool_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1815,7 +2052,7 @@ func (x *ListCallsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCallsRequest.ProtoReflect.Descriptor instead.
 func (*ListCallsRequest) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{20}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListCallsRequest) GetPool() string {
@@ -1836,7 +2073,7 @@ type ListCallsResponse struct {
 
 func (x *ListCallsResponse) Reset() {
 	*x = ListCallsResponse{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[21]
+	mi := &file_procpool_v1_pool_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1848,7 +2085,7 @@ func (x *ListCallsResponse) String() string {
 func (*ListCallsResponse) ProtoMessage() {}
 
 func (x *ListCallsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[21]
+	mi := &file_procpool_v1_pool_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1861,7 +2098,7 @@ func (x *ListCallsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCallsResponse.ProtoReflect.Descriptor instead.
 func (*ListCallsResponse) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{21}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListCallsResponse) GetCalls() []*Call {
@@ -1904,7 +2141,7 @@ type MapRequest struct {
 
 func (x *MapRequest) Reset() {
 	*x = MapRequest{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[22]
+	mi := &file_procpool_v1_pool_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1916,7 +2153,7 @@ func (x *MapRequest) String() string {
 func (*MapRequest) ProtoMessage() {}
 
 func (x *MapRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[22]
+	mi := &file_procpool_v1_pool_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1929,7 +2166,7 @@ func (x *MapRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MapRequest.ProtoReflect.Descriptor instead.
 func (*MapRequest) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{22}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *MapRequest) GetPool() string {
@@ -2026,7 +2263,7 @@ type MapResponse struct {
 
 func (x *MapResponse) Reset() {
 	*x = MapResponse{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[23]
+	mi := &file_procpool_v1_pool_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2038,7 +2275,7 @@ func (x *MapResponse) String() string {
 func (*MapResponse) ProtoMessage() {}
 
 func (x *MapResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[23]
+	mi := &file_procpool_v1_pool_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2051,7 +2288,7 @@ func (x *MapResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MapResponse.ProtoReflect.Descriptor instead.
 func (*MapResponse) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{23}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *MapResponse) GetAccepted() *CallAccepted {
@@ -2099,7 +2336,7 @@ type CallAccepted struct {
 
 func (x *CallAccepted) Reset() {
 	*x = CallAccepted{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[24]
+	mi := &file_procpool_v1_pool_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2111,7 +2348,7 @@ func (x *CallAccepted) String() string {
 func (*CallAccepted) ProtoMessage() {}
 
 func (x *CallAccepted) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[24]
+	mi := &file_procpool_v1_pool_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2124,7 +2361,7 @@ func (x *CallAccepted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CallAccepted.ProtoReflect.Descriptor instead.
 func (*CallAccepted) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{24}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CallAccepted) GetCallId() string {
@@ -2190,7 +2427,7 @@ type ApplyAsyncRequest struct {
 
 func (x *ApplyAsyncRequest) Reset() {
 	*x = ApplyAsyncRequest{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[25]
+	mi := &file_procpool_v1_pool_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2202,7 +2439,7 @@ func (x *ApplyAsyncRequest) String() string {
 func (*ApplyAsyncRequest) ProtoMessage() {}
 
 func (x *ApplyAsyncRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[25]
+	mi := &file_procpool_v1_pool_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2215,7 +2452,7 @@ func (x *ApplyAsyncRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyAsyncRequest.ProtoReflect.Descriptor instead.
 func (*ApplyAsyncRequest) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{25}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ApplyAsyncRequest) GetPool() string {
@@ -2319,7 +2556,7 @@ type ApplyAsyncResponse struct {
 
 func (x *ApplyAsyncResponse) Reset() {
 	*x = ApplyAsyncResponse{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[26]
+	mi := &file_procpool_v1_pool_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2331,7 +2568,7 @@ func (x *ApplyAsyncResponse) String() string {
 func (*ApplyAsyncResponse) ProtoMessage() {}
 
 func (x *ApplyAsyncResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[26]
+	mi := &file_procpool_v1_pool_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2344,7 +2581,7 @@ func (x *ApplyAsyncResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyAsyncResponse.ProtoReflect.Descriptor instead.
 func (*ApplyAsyncResponse) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{26}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ApplyAsyncResponse) GetAccepted() *CallAccepted {
@@ -2404,7 +2641,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[27]
+	mi := &file_procpool_v1_pool_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2416,7 +2653,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[27]
+	mi := &file_procpool_v1_pool_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2429,7 +2666,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{27}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ApplyRequest) GetPool() string {
@@ -2523,7 +2760,7 @@ type ApplyResponse struct {
 
 func (x *ApplyResponse) Reset() {
 	*x = ApplyResponse{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[28]
+	mi := &file_procpool_v1_pool_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2535,7 +2772,7 @@ func (x *ApplyResponse) String() string {
 func (*ApplyResponse) ProtoMessage() {}
 
 func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[28]
+	mi := &file_procpool_v1_pool_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2548,7 +2785,7 @@ func (x *ApplyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyResponse.ProtoReflect.Descriptor instead.
 func (*ApplyResponse) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{28}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ApplyResponse) GetCallId() string {
@@ -2606,7 +2843,7 @@ type CancelRequest struct {
 
 func (x *CancelRequest) Reset() {
 	*x = CancelRequest{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[29]
+	mi := &file_procpool_v1_pool_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2618,7 +2855,7 @@ func (x *CancelRequest) String() string {
 func (*CancelRequest) ProtoMessage() {}
 
 func (x *CancelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[29]
+	mi := &file_procpool_v1_pool_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2631,7 +2868,7 @@ func (x *CancelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRequest.ProtoReflect.Descriptor instead.
 func (*CancelRequest) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{29}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *CancelRequest) GetCallId() string {
@@ -2657,7 +2894,7 @@ type CancelResponse struct {
 
 func (x *CancelResponse) Reset() {
 	*x = CancelResponse{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[30]
+	mi := &file_procpool_v1_pool_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2669,7 +2906,7 @@ func (x *CancelResponse) String() string {
 func (*CancelResponse) ProtoMessage() {}
 
 func (x *CancelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[30]
+	mi := &file_procpool_v1_pool_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2682,7 +2919,7 @@ func (x *CancelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelResponse.ProtoReflect.Descriptor instead.
 func (*CancelResponse) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{30}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{32}
 }
 
 // ClosePoolRequest closes a pool.
@@ -2696,7 +2933,7 @@ type ClosePoolRequest struct {
 
 func (x *ClosePoolRequest) Reset() {
 	*x = ClosePoolRequest{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[31]
+	mi := &file_procpool_v1_pool_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2708,7 +2945,7 @@ func (x *ClosePoolRequest) String() string {
 func (*ClosePoolRequest) ProtoMessage() {}
 
 func (x *ClosePoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[31]
+	mi := &file_procpool_v1_pool_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2721,7 +2958,7 @@ func (x *ClosePoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClosePoolRequest.ProtoReflect.Descriptor instead.
 func (*ClosePoolRequest) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{31}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ClosePoolRequest) GetPool() string {
@@ -2740,7 +2977,7 @@ type ClosePoolResponse struct {
 
 func (x *ClosePoolResponse) Reset() {
 	*x = ClosePoolResponse{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[32]
+	mi := &file_procpool_v1_pool_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2752,7 +2989,7 @@ func (x *ClosePoolResponse) String() string {
 func (*ClosePoolResponse) ProtoMessage() {}
 
 func (x *ClosePoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[32]
+	mi := &file_procpool_v1_pool_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2765,7 +3002,7 @@ func (x *ClosePoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClosePoolResponse.ProtoReflect.Descriptor instead.
 func (*ClosePoolResponse) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{32}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{34}
 }
 
 // JoinPoolRequest waits for a pool.
@@ -2779,7 +3016,7 @@ type JoinPoolRequest struct {
 
 func (x *JoinPoolRequest) Reset() {
 	*x = JoinPoolRequest{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[33]
+	mi := &file_procpool_v1_pool_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2791,7 +3028,7 @@ func (x *JoinPoolRequest) String() string {
 func (*JoinPoolRequest) ProtoMessage() {}
 
 func (x *JoinPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[33]
+	mi := &file_procpool_v1_pool_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2804,7 +3041,7 @@ func (x *JoinPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinPoolRequest.ProtoReflect.Descriptor instead.
 func (*JoinPoolRequest) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{33}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *JoinPoolRequest) GetPool() string {
@@ -2823,7 +3060,7 @@ type JoinPoolResponse struct {
 
 func (x *JoinPoolResponse) Reset() {
 	*x = JoinPoolResponse{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[34]
+	mi := &file_procpool_v1_pool_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2835,7 +3072,7 @@ func (x *JoinPoolResponse) String() string {
 func (*JoinPoolResponse) ProtoMessage() {}
 
 func (x *JoinPoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[34]
+	mi := &file_procpool_v1_pool_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2848,7 +3085,7 @@ func (x *JoinPoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinPoolResponse.ProtoReflect.Descriptor instead.
 func (*JoinPoolResponse) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{34}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{36}
 }
 
 // TerminatePoolRequest ends a pool.
@@ -2862,7 +3099,7 @@ type TerminatePoolRequest struct {
 
 func (x *TerminatePoolRequest) Reset() {
 	*x = TerminatePoolRequest{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[35]
+	mi := &file_procpool_v1_pool_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2874,7 +3111,7 @@ func (x *TerminatePoolRequest) String() string {
 func (*TerminatePoolRequest) ProtoMessage() {}
 
 func (x *TerminatePoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[35]
+	mi := &file_procpool_v1_pool_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2887,7 +3124,7 @@ func (x *TerminatePoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminatePoolRequest.ProtoReflect.Descriptor instead.
 func (*TerminatePoolRequest) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{35}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *TerminatePoolRequest) GetPool() string {
@@ -2906,7 +3143,7 @@ type TerminatePoolResponse struct {
 
 func (x *TerminatePoolResponse) Reset() {
 	*x = TerminatePoolResponse{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[36]
+	mi := &file_procpool_v1_pool_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2918,7 +3155,7 @@ func (x *TerminatePoolResponse) String() string {
 func (*TerminatePoolResponse) ProtoMessage() {}
 
 func (x *TerminatePoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[36]
+	mi := &file_procpool_v1_pool_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2931,7 +3168,218 @@ func (x *TerminatePoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminatePoolResponse.ProtoReflect.Descriptor instead.
 func (*TerminatePoolResponse) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{36}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{38}
+}
+
+// ResizePoolRequest changes the number of workers.
+type ResizePoolRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the pool.
+	Pool string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	// How many workers, 1 to 4,096.
+	Workers       uint32 `protobuf:"varint,2,opt,name=workers,proto3" json:"workers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResizePoolRequest) Reset() {
+	*x = ResizePoolRequest{}
+	mi := &file_procpool_v1_pool_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResizePoolRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResizePoolRequest) ProtoMessage() {}
+
+func (x *ResizePoolRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_procpool_v1_pool_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResizePoolRequest.ProtoReflect.Descriptor instead.
+func (*ResizePoolRequest) Descriptor() ([]byte, []int) {
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *ResizePoolRequest) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+func (x *ResizePoolRequest) GetWorkers() uint32 {
+	if x != nil {
+		return x.Workers
+	}
+	return 0
+}
+
+// ResizePoolResponse is the pool; its workers are starting or stopping.
+type ResizePoolResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The pool.
+	Pool          *Pool `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResizePoolResponse) Reset() {
+	*x = ResizePoolResponse{}
+	mi := &file_procpool_v1_pool_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResizePoolResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResizePoolResponse) ProtoMessage() {}
+
+func (x *ResizePoolResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_procpool_v1_pool_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResizePoolResponse.ProtoReflect.Descriptor instead.
+func (*ResizePoolResponse) Descriptor() ([]byte, []int) {
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *ResizePoolResponse) GetPool() *Pool {
+	if x != nil {
+		return x.Pool
+	}
+	return nil
+}
+
+// RestartPoolRequest replaces the workers of a pool.
+type RestartPoolRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the pool.
+	Pool string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	// What the new workers run. Absent: the pool's program, as the file is now.
+	Program       *Program `protobuf:"bytes,2,opt,name=program,proto3" json:"program,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestartPoolRequest) Reset() {
+	*x = RestartPoolRequest{}
+	mi := &file_procpool_v1_pool_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestartPoolRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestartPoolRequest) ProtoMessage() {}
+
+func (x *RestartPoolRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_procpool_v1_pool_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestartPoolRequest.ProtoReflect.Descriptor instead.
+func (*RestartPoolRequest) Descriptor() ([]byte, []int) {
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *RestartPoolRequest) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+func (x *RestartPoolRequest) GetProgram() *Program {
+	if x != nil {
+		return x.Program
+	}
+	return nil
+}
+
+// RestartPoolResponse is sent when all workers have been replaced.
+type RestartPoolResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The pool.
+	Pool *Pool `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	// How many workers have been replaced.
+	Replaced      uint32 `protobuf:"varint,2,opt,name=replaced,proto3" json:"replaced,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestartPoolResponse) Reset() {
+	*x = RestartPoolResponse{}
+	mi := &file_procpool_v1_pool_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestartPoolResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestartPoolResponse) ProtoMessage() {}
+
+func (x *RestartPoolResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_procpool_v1_pool_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestartPoolResponse.ProtoReflect.Descriptor instead.
+func (*RestartPoolResponse) Descriptor() ([]byte, []int) {
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *RestartPoolResponse) GetPool() *Pool {
+	if x != nil {
+		return x.Pool
+	}
+	return nil
+}
+
+func (x *RestartPoolResponse) GetReplaced() uint32 {
+	if x != nil {
+		return x.Replaced
+	}
+	return 0
 }
 
 var File_procpool_v1_pool_proto protoreflect.FileDescriptor
@@ -2955,7 +3403,7 @@ const file_procpool_v1_pool_proto_rawDesc = "" +
 	"\x06active\x18\x02 \x01(\bR\x06active\x12\x1c\n" +
 	"\tessential\x18\x03 \x01(\bR\tessential\x12\x10\n" +
 	"\x03how\x18\x04 \x01(\tR\x03how\x12\x16\n" +
-	"\x06advice\x18\x05 \x01(\tR\x06advice\"\xb1\x03\n" +
+	"\x06advice\x18\x05 \x01(\tR\x06advice\"\xc2\x05\n" +
 	"\bPoolSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12.\n" +
 	"\aprogram\x18\x02 \x01(\v2\x14.procpool.v1.ProgramR\aprogram\x12\x18\n" +
@@ -2965,7 +3413,15 @@ const file_procpool_v1_pool_proto_rawDesc = "" +
 	"\rready_timeout\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\freadyTimeout\x12<\n" +
 	"\fcancel_grace\x18\a \x01(\v2\x19.google.protobuf.DurationR\vcancelGrace\x128\n" +
 	"\n" +
-	"kill_delay\x18\b \x01(\v2\x19.google.protobuf.DurationR\tkillDelay\x12*\n" +
+	"kill_delay\x18\b \x01(\v2\x19.google.protobuf.DurationR\tkillDelay\x12/\n" +
+	"\x14max_tasks_per_worker\x18\t \x01(\rR\x11maxTasksPerWorker\x12?\n" +
+	"\x0emax_worker_age\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\fmaxWorkerAge\x12A\n" +
+	"\x0fmax_worker_idle\x18\v \x01(\v2\x19.google.protobuf.DurationR\rmaxWorkerIdle\x12\x1f\n" +
+	"\vmin_workers\x18\f \x01(\rR\n" +
+	"minWorkers\x12\x16\n" +
+	"\x06spares\x18\r \x01(\rR\x06spares\x12!\n" +
+	"\fdrain_memory\x18\x0e \x01(\x04R\vdrainMemory\x12*\n" +
 	"\x04peer\x18\x11 \x01(\x0e2\x16.procpool.v1.PeerMatchR\x04peer\"\xe0\x01\n" +
 	"\aProgram\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
@@ -2977,7 +3433,7 @@ const file_procpool_v1_pool_proto_rawDesc = "" +
 	"\x06device\x18\a \x01(\x04R\x06device\x12\x14\n" +
 	"\x05inode\x18\b \x01(\x04R\x05inode\x12\x19\n" +
 	"\bmtime_ns\x18\t \x01(\x03R\amtimeNsB\b\n" +
-	"\x06_umask\"\xe9\x03\n" +
+	"\x06_umask\"\xa1\x04\n" +
 	"\x04Pool\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12,\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x16.procpool.v1.PoolStateR\x05state\x12\x18\n" +
@@ -2995,10 +3451,14 @@ const file_procpool_v1_pool_proto_rawDesc = "" +
 	"done_tasks\x18\f \x01(\x04R\tdoneTasks\x124\n" +
 	"\tlast_exit\x18\r \x01(\v2\x17.procpool.v1.WorkerExitR\blastExit\x12\x16\n" +
 	"\x06opened\x18\x0e \x01(\bR\x06opened\x12\x18\n" +
-	"\acommand\x18\x0f \x03(\tR\acommand\">\n" +
+	"\acommand\x18\x0f \x03(\tR\acommand\x12\x16\n" +
+	"\x06spares\x18\x10 \x01(\rR\x06spares\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x11 \x01(\rR\n" +
+	"generation\">\n" +
 	"\fPoolFunction\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
-	"\bencoding\x18\x02 \x01(\tR\bencoding\"\xde\x02\n" +
+	"\bencoding\x18\x02 \x01(\tR\bencoding\"\x96\x03\n" +
 	"\x06Worker\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04pool\x18\x02 \x01(\tR\x04pool\x12\x10\n" +
@@ -3012,7 +3472,11 @@ const file_procpool_v1_pool_proto_rawDesc = "" +
 	"\aattempt\x18\t \x01(\rR\aattempt\x120\n" +
 	"\x05since\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x1a\n" +
-	"\bidentity\x18\v \x01(\tR\bidentity\"\xe1\x03\n" +
+	"\bidentity\x18\v \x01(\tR\bidentity\x12\x16\n" +
+	"\x06memory\x18\f \x01(\x04R\x06memory\x12\x1e\n" +
+	"\n" +
+	"generation\x18\r \x01(\rR\n" +
+	"generation\"\xe1\x03\n" +
 	"\x04Call\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04pool\x18\x02 \x01(\tR\x04pool\x12\x1a\n" +
@@ -3044,14 +3508,24 @@ const file_procpool_v1_pool_proto_rawDesc = "" +
 	"\x05exits\x18\x03 \x03(\v2\x17.procpool.v1.WorkerExitR\x05exits\x12,\n" +
 	"\x05state\x18\x04 \x01(\x0e2\x16.procpool.v1.PoolStateR\x05state\x12\x18\n" +
 	"\adropped\x18\x05 \x01(\x04R\adropped\x12\x14\n" +
-	"\x05ended\x18\x06 \x01(\bR\x05ended\"\x9c\x01\n" +
+	"\x05ended\x18\x06 \x01(\bR\x05ended\"\xcc\x01\n" +
 	"\fWorkerOutput\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\x03R\x03pid\x12\x16\n" +
 	"\x06stream\x18\x03 \x01(\rR\x06stream\x12\x12\n" +
 	"\x04line\x18\x04 \x01(\fR\x04line\x12\x1c\n" +
 	"\ttruncated\x18\x05 \x01(\bR\ttruncated\x12\x18\n" +
-	"\apartial\x18\x06 \x01(\bR\apartial\"$\n" +
+	"\apartial\x18\x06 \x01(\bR\apartial\x12.\n" +
+	"\x04time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"[\n" +
+	"\vLogsRequest\x12\x12\n" +
+	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x17\n" +
+	"\x04tail\x18\x02 \x01(\rH\x00R\x04tail\x88\x01\x01\x12\x16\n" +
+	"\x06follow\x18\x03 \x01(\bR\x06followB\a\n" +
+	"\x05_tail\"\x8c\x01\n" +
+	"\fLogsResponse\x123\n" +
+	"\aoutputs\x18\x01 \x03(\v2\x19.procpool.v1.WorkerOutputR\aoutputs\x12-\n" +
+	"\x05exits\x18\x02 \x03(\v2\x17.procpool.v1.WorkerExitR\x05exits\x12\x18\n" +
+	"\adropped\x18\x03 \x01(\x04R\adropped\"$\n" +
 	"\x0eGetPoolRequest\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\"8\n" +
 	"\x0fGetPoolResponse\x12%\n" +
@@ -3143,7 +3617,18 @@ const file_procpool_v1_pool_proto_rawDesc = "" +
 	"\x10JoinPoolResponse\"*\n" +
 	"\x14TerminatePoolRequest\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\"\x17\n" +
-	"\x15TerminatePoolResponse*j\n" +
+	"\x15TerminatePoolResponse\"A\n" +
+	"\x11ResizePoolRequest\x12\x12\n" +
+	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x18\n" +
+	"\aworkers\x18\x02 \x01(\rR\aworkers\";\n" +
+	"\x12ResizePoolResponse\x12%\n" +
+	"\x04pool\x18\x01 \x01(\v2\x11.procpool.v1.PoolR\x04pool\"X\n" +
+	"\x12RestartPoolRequest\x12\x12\n" +
+	"\x04pool\x18\x01 \x01(\tR\x04pool\x12.\n" +
+	"\aprogram\x18\x02 \x01(\v2\x14.procpool.v1.ProgramR\aprogram\"X\n" +
+	"\x13RestartPoolResponse\x12%\n" +
+	"\x04pool\x18\x01 \x01(\v2\x11.procpool.v1.PoolR\x04pool\x12\x1a\n" +
+	"\breplaced\x18\x02 \x01(\rR\breplaced*j\n" +
 	"\tPeerMatch\x12\x1a\n" +
 	"\x16PEER_MATCH_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10PEER_MATCH_EXACT\x10\x01\x12\x14\n" +
@@ -3155,13 +3640,15 @@ const file_procpool_v1_pool_proto_rawDesc = "" +
 	"\x13POOL_STATE_DEGRADED\x10\x02\x12\x15\n" +
 	"\x11POOL_STATE_CLOSED\x10\x03\x12\x19\n" +
 	"\x15POOL_STATE_TERMINATED\x10\x04\x12\x15\n" +
-	"\x11POOL_STATE_JOINED\x10\x05*\x8f\x01\n" +
+	"\x11POOL_STATE_JOINED\x10\x05*\xa7\x01\n" +
 	"\vWorkerState\x12\x1c\n" +
 	"\x18WORKER_STATE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15WORKER_STATE_STARTING\x10\x01\x12\x15\n" +
 	"\x11WORKER_STATE_IDLE\x10\x02\x12\x15\n" +
 	"\x11WORKER_STATE_BUSY\x10\x03\x12\x19\n" +
-	"\x15WORKER_STATE_STOPPING\x10\x042\xa1\b\n" +
+	"\x15WORKER_STATE_STOPPING\x10\x04\x12\x16\n" +
+	"\x12WORKER_STATE_SPARE\x10\x052\x81\n" +
+	"\n" +
 	"\vPoolService\x12G\n" +
 	"\bDescribe\x12\x1c.procpool.v1.DescribeRequest\x1a\x1d.procpool.v1.DescribeResponse\x12M\n" +
 	"\n" +
@@ -3175,10 +3662,14 @@ const file_procpool_v1_pool_proto_rawDesc = "" +
 	"\n" +
 	"ApplyAsync\x12\x1e.procpool.v1.ApplyAsyncRequest\x1a\x1f.procpool.v1.ApplyAsyncResponse(\x010\x01\x12>\n" +
 	"\x05Apply\x12\x19.procpool.v1.ApplyRequest\x1a\x1a.procpool.v1.ApplyResponse\x12A\n" +
-	"\x06Cancel\x12\x1a.procpool.v1.CancelRequest\x1a\x1b.procpool.v1.CancelResponse\x12J\n" +
+	"\x06Cancel\x12\x1a.procpool.v1.CancelRequest\x1a\x1b.procpool.v1.CancelResponse\x12=\n" +
+	"\x04Logs\x12\x18.procpool.v1.LogsRequest\x1a\x19.procpool.v1.LogsResponse0\x01\x12J\n" +
 	"\tClosePool\x12\x1d.procpool.v1.ClosePoolRequest\x1a\x1e.procpool.v1.ClosePoolResponse\x12G\n" +
 	"\bJoinPool\x12\x1c.procpool.v1.JoinPoolRequest\x1a\x1d.procpool.v1.JoinPoolResponse\x12V\n" +
-	"\rTerminatePool\x12!.procpool.v1.TerminatePoolRequest\x1a\".procpool.v1.TerminatePoolResponseB;Z9github.com/procpool/procpool/proto/procpool/v1;procpoolv1b\x06proto3"
+	"\rTerminatePool\x12!.procpool.v1.TerminatePoolRequest\x1a\".procpool.v1.TerminatePoolResponse\x12M\n" +
+	"\n" +
+	"ResizePool\x12\x1e.procpool.v1.ResizePoolRequest\x1a\x1f.procpool.v1.ResizePoolResponse\x12P\n" +
+	"\vRestartPool\x12\x1f.procpool.v1.RestartPoolRequest\x1a .procpool.v1.RestartPoolResponseB;Z9github.com/procpool/procpool/proto/procpool/v1;procpoolv1b\x06proto3"
 
 var (
 	file_procpool_v1_pool_proto_rawDescOnce sync.Once
@@ -3193,7 +3684,7 @@ func file_procpool_v1_pool_proto_rawDescGZIP() []byte {
 }
 
 var file_procpool_v1_pool_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_procpool_v1_pool_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_procpool_v1_pool_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_procpool_v1_pool_proto_goTypes = []any{
 	(PeerMatch)(0),                // 0: procpool.v1.PeerMatch
 	(PoolState)(0),                // 1: procpool.v1.PoolState
@@ -3212,126 +3703,146 @@ var file_procpool_v1_pool_proto_goTypes = []any{
 	(*OpenPoolRequest)(nil),       // 14: procpool.v1.OpenPoolRequest
 	(*OpenPoolResponse)(nil),      // 15: procpool.v1.OpenPoolResponse
 	(*WorkerOutput)(nil),          // 16: procpool.v1.WorkerOutput
-	(*GetPoolRequest)(nil),        // 17: procpool.v1.GetPoolRequest
-	(*GetPoolResponse)(nil),       // 18: procpool.v1.GetPoolResponse
-	(*ListPoolsRequest)(nil),      // 19: procpool.v1.ListPoolsRequest
-	(*ListPoolsResponse)(nil),     // 20: procpool.v1.ListPoolsResponse
-	(*ListWorkersRequest)(nil),    // 21: procpool.v1.ListWorkersRequest
-	(*ListWorkersResponse)(nil),   // 22: procpool.v1.ListWorkersResponse
-	(*ListCallsRequest)(nil),      // 23: procpool.v1.ListCallsRequest
-	(*ListCallsResponse)(nil),     // 24: procpool.v1.ListCallsResponse
-	(*MapRequest)(nil),            // 25: procpool.v1.MapRequest
-	(*MapResponse)(nil),           // 26: procpool.v1.MapResponse
-	(*CallAccepted)(nil),          // 27: procpool.v1.CallAccepted
-	(*ApplyAsyncRequest)(nil),     // 28: procpool.v1.ApplyAsyncRequest
-	(*ApplyAsyncResponse)(nil),    // 29: procpool.v1.ApplyAsyncResponse
-	(*ApplyRequest)(nil),          // 30: procpool.v1.ApplyRequest
-	(*ApplyResponse)(nil),         // 31: procpool.v1.ApplyResponse
-	(*CancelRequest)(nil),         // 32: procpool.v1.CancelRequest
-	(*CancelResponse)(nil),        // 33: procpool.v1.CancelResponse
-	(*ClosePoolRequest)(nil),      // 34: procpool.v1.ClosePoolRequest
-	(*ClosePoolResponse)(nil),     // 35: procpool.v1.ClosePoolResponse
-	(*JoinPoolRequest)(nil),       // 36: procpool.v1.JoinPoolRequest
-	(*JoinPoolResponse)(nil),      // 37: procpool.v1.JoinPoolResponse
-	(*TerminatePoolRequest)(nil),  // 38: procpool.v1.TerminatePoolRequest
-	(*TerminatePoolResponse)(nil), // 39: procpool.v1.TerminatePoolResponse
-	(*timestamppb.Timestamp)(nil), // 40: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 41: google.protobuf.Duration
-	(*WorkerExit)(nil),            // 42: procpool.v1.WorkerExit
-	(Outcome)(0),                  // 43: procpool.v1.Outcome
-	(*Batch)(nil),                 // 44: procpool.v1.Batch
-	(*structpb.ListValue)(nil),    // 45: google.protobuf.ListValue
-	(*Results)(nil),               // 46: procpool.v1.Results
-	(*Failure)(nil),               // 47: procpool.v1.Failure
-	(*TaskOutput)(nil),            // 48: procpool.v1.TaskOutput
-	(*structpb.Value)(nil),        // 49: google.protobuf.Value
+	(*LogsRequest)(nil),           // 17: procpool.v1.LogsRequest
+	(*LogsResponse)(nil),          // 18: procpool.v1.LogsResponse
+	(*GetPoolRequest)(nil),        // 19: procpool.v1.GetPoolRequest
+	(*GetPoolResponse)(nil),       // 20: procpool.v1.GetPoolResponse
+	(*ListPoolsRequest)(nil),      // 21: procpool.v1.ListPoolsRequest
+	(*ListPoolsResponse)(nil),     // 22: procpool.v1.ListPoolsResponse
+	(*ListWorkersRequest)(nil),    // 23: procpool.v1.ListWorkersRequest
+	(*ListWorkersResponse)(nil),   // 24: procpool.v1.ListWorkersResponse
+	(*ListCallsRequest)(nil),      // 25: procpool.v1.ListCallsRequest
+	(*ListCallsResponse)(nil),     // 26: procpool.v1.ListCallsResponse
+	(*MapRequest)(nil),            // 27: procpool.v1.MapRequest
+	(*MapResponse)(nil),           // 28: procpool.v1.MapResponse
+	(*CallAccepted)(nil),          // 29: procpool.v1.CallAccepted
+	(*ApplyAsyncRequest)(nil),     // 30: procpool.v1.ApplyAsyncRequest
+	(*ApplyAsyncResponse)(nil),    // 31: procpool.v1.ApplyAsyncResponse
+	(*ApplyRequest)(nil),          // 32: procpool.v1.ApplyRequest
+	(*ApplyResponse)(nil),         // 33: procpool.v1.ApplyResponse
+	(*CancelRequest)(nil),         // 34: procpool.v1.CancelRequest
+	(*CancelResponse)(nil),        // 35: procpool.v1.CancelResponse
+	(*ClosePoolRequest)(nil),      // 36: procpool.v1.ClosePoolRequest
+	(*ClosePoolResponse)(nil),     // 37: procpool.v1.ClosePoolResponse
+	(*JoinPoolRequest)(nil),       // 38: procpool.v1.JoinPoolRequest
+	(*JoinPoolResponse)(nil),      // 39: procpool.v1.JoinPoolResponse
+	(*TerminatePoolRequest)(nil),  // 40: procpool.v1.TerminatePoolRequest
+	(*TerminatePoolResponse)(nil), // 41: procpool.v1.TerminatePoolResponse
+	(*ResizePoolRequest)(nil),     // 42: procpool.v1.ResizePoolRequest
+	(*ResizePoolResponse)(nil),    // 43: procpool.v1.ResizePoolResponse
+	(*RestartPoolRequest)(nil),    // 44: procpool.v1.RestartPoolRequest
+	(*RestartPoolResponse)(nil),   // 45: procpool.v1.RestartPoolResponse
+	(*timestamppb.Timestamp)(nil), // 46: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 47: google.protobuf.Duration
+	(*WorkerExit)(nil),            // 48: procpool.v1.WorkerExit
+	(Outcome)(0),                  // 49: procpool.v1.Outcome
+	(*Batch)(nil),                 // 50: procpool.v1.Batch
+	(*structpb.ListValue)(nil),    // 51: google.protobuf.ListValue
+	(*Results)(nil),               // 52: procpool.v1.Results
+	(*Failure)(nil),               // 53: procpool.v1.Failure
+	(*TaskOutput)(nil),            // 54: procpool.v1.TaskOutput
+	(*structpb.Value)(nil),        // 55: google.protobuf.Value
 }
 var file_procpool_v1_pool_proto_depIdxs = []int32{
-	40, // 0: procpool.v1.DescribeResponse.started:type_name -> google.protobuf.Timestamp
+	46, // 0: procpool.v1.DescribeResponse.started:type_name -> google.protobuf.Timestamp
 	5,  // 1: procpool.v1.DescribeResponse.guarantees:type_name -> procpool.v1.Guarantee
 	7,  // 2: procpool.v1.PoolSpec.program:type_name -> procpool.v1.Program
-	41, // 3: procpool.v1.PoolSpec.start_timeout:type_name -> google.protobuf.Duration
-	41, // 4: procpool.v1.PoolSpec.ready_timeout:type_name -> google.protobuf.Duration
-	41, // 5: procpool.v1.PoolSpec.cancel_grace:type_name -> google.protobuf.Duration
-	41, // 6: procpool.v1.PoolSpec.kill_delay:type_name -> google.protobuf.Duration
-	0,  // 7: procpool.v1.PoolSpec.peer:type_name -> procpool.v1.PeerMatch
-	1,  // 8: procpool.v1.Pool.state:type_name -> procpool.v1.PoolState
-	9,  // 9: procpool.v1.Pool.functions:type_name -> procpool.v1.PoolFunction
-	40, // 10: procpool.v1.Pool.created:type_name -> google.protobuf.Timestamp
-	42, // 11: procpool.v1.Pool.last_exit:type_name -> procpool.v1.WorkerExit
-	2,  // 12: procpool.v1.Worker.state:type_name -> procpool.v1.WorkerState
-	40, // 13: procpool.v1.Worker.started:type_name -> google.protobuf.Timestamp
-	40, // 14: procpool.v1.Worker.since:type_name -> google.protobuf.Timestamp
-	40, // 15: procpool.v1.Call.started:type_name -> google.protobuf.Timestamp
-	40, // 16: procpool.v1.Call.oldest_since:type_name -> google.protobuf.Timestamp
-	6,  // 17: procpool.v1.CreatePoolRequest.spec:type_name -> procpool.v1.PoolSpec
-	8,  // 18: procpool.v1.CreatePoolResponse.pool:type_name -> procpool.v1.Pool
-	6,  // 19: procpool.v1.OpenPoolRequest.spec:type_name -> procpool.v1.PoolSpec
-	8,  // 20: procpool.v1.OpenPoolResponse.opened:type_name -> procpool.v1.Pool
-	16, // 21: procpool.v1.OpenPoolResponse.outputs:type_name -> procpool.v1.WorkerOutput
-	42, // 22: procpool.v1.OpenPoolResponse.exits:type_name -> procpool.v1.WorkerExit
-	1,  // 23: procpool.v1.OpenPoolResponse.state:type_name -> procpool.v1.PoolState
-	8,  // 24: procpool.v1.GetPoolResponse.pool:type_name -> procpool.v1.Pool
-	8,  // 25: procpool.v1.ListPoolsResponse.pools:type_name -> procpool.v1.Pool
-	10, // 26: procpool.v1.ListWorkersResponse.workers:type_name -> procpool.v1.Worker
-	11, // 27: procpool.v1.ListCallsResponse.calls:type_name -> procpool.v1.Call
-	41, // 28: procpool.v1.MapRequest.task_timeout:type_name -> google.protobuf.Duration
-	41, // 29: procpool.v1.MapRequest.queue_timeout:type_name -> google.protobuf.Duration
-	43, // 30: procpool.v1.MapRequest.retry_on:type_name -> procpool.v1.Outcome
-	44, // 31: procpool.v1.MapRequest.items:type_name -> procpool.v1.Batch
-	45, // 32: procpool.v1.MapRequest.json:type_name -> google.protobuf.ListValue
-	27, // 33: procpool.v1.MapResponse.accepted:type_name -> procpool.v1.CallAccepted
-	46, // 34: procpool.v1.MapResponse.results:type_name -> procpool.v1.Results
-	47, // 35: procpool.v1.MapResponse.failures:type_name -> procpool.v1.Failure
-	48, // 36: procpool.v1.MapResponse.outputs:type_name -> procpool.v1.TaskOutput
-	41, // 37: procpool.v1.ApplyAsyncRequest.task_timeout:type_name -> google.protobuf.Duration
-	41, // 38: procpool.v1.ApplyAsyncRequest.queue_timeout:type_name -> google.protobuf.Duration
-	43, // 39: procpool.v1.ApplyAsyncRequest.retry_on:type_name -> procpool.v1.Outcome
-	44, // 40: procpool.v1.ApplyAsyncRequest.items:type_name -> procpool.v1.Batch
-	45, // 41: procpool.v1.ApplyAsyncRequest.json:type_name -> google.protobuf.ListValue
-	27, // 42: procpool.v1.ApplyAsyncResponse.accepted:type_name -> procpool.v1.CallAccepted
-	46, // 43: procpool.v1.ApplyAsyncResponse.results:type_name -> procpool.v1.Results
-	47, // 44: procpool.v1.ApplyAsyncResponse.failures:type_name -> procpool.v1.Failure
-	48, // 45: procpool.v1.ApplyAsyncResponse.outputs:type_name -> procpool.v1.TaskOutput
-	41, // 46: procpool.v1.ApplyRequest.task_timeout:type_name -> google.protobuf.Duration
-	41, // 47: procpool.v1.ApplyRequest.queue_timeout:type_name -> google.protobuf.Duration
-	43, // 48: procpool.v1.ApplyRequest.retry_on:type_name -> procpool.v1.Outcome
-	49, // 49: procpool.v1.ApplyRequest.json:type_name -> google.protobuf.Value
-	49, // 50: procpool.v1.ApplyResponse.json:type_name -> google.protobuf.Value
-	47, // 51: procpool.v1.ApplyResponse.failure:type_name -> procpool.v1.Failure
-	3,  // 52: procpool.v1.PoolService.Describe:input_type -> procpool.v1.DescribeRequest
-	12, // 53: procpool.v1.PoolService.CreatePool:input_type -> procpool.v1.CreatePoolRequest
-	14, // 54: procpool.v1.PoolService.OpenPool:input_type -> procpool.v1.OpenPoolRequest
-	17, // 55: procpool.v1.PoolService.GetPool:input_type -> procpool.v1.GetPoolRequest
-	19, // 56: procpool.v1.PoolService.ListPools:input_type -> procpool.v1.ListPoolsRequest
-	21, // 57: procpool.v1.PoolService.ListWorkers:input_type -> procpool.v1.ListWorkersRequest
-	23, // 58: procpool.v1.PoolService.ListCalls:input_type -> procpool.v1.ListCallsRequest
-	25, // 59: procpool.v1.PoolService.Map:input_type -> procpool.v1.MapRequest
-	28, // 60: procpool.v1.PoolService.ApplyAsync:input_type -> procpool.v1.ApplyAsyncRequest
-	30, // 61: procpool.v1.PoolService.Apply:input_type -> procpool.v1.ApplyRequest
-	32, // 62: procpool.v1.PoolService.Cancel:input_type -> procpool.v1.CancelRequest
-	34, // 63: procpool.v1.PoolService.ClosePool:input_type -> procpool.v1.ClosePoolRequest
-	36, // 64: procpool.v1.PoolService.JoinPool:input_type -> procpool.v1.JoinPoolRequest
-	38, // 65: procpool.v1.PoolService.TerminatePool:input_type -> procpool.v1.TerminatePoolRequest
-	4,  // 66: procpool.v1.PoolService.Describe:output_type -> procpool.v1.DescribeResponse
-	13, // 67: procpool.v1.PoolService.CreatePool:output_type -> procpool.v1.CreatePoolResponse
-	15, // 68: procpool.v1.PoolService.OpenPool:output_type -> procpool.v1.OpenPoolResponse
-	18, // 69: procpool.v1.PoolService.GetPool:output_type -> procpool.v1.GetPoolResponse
-	20, // 70: procpool.v1.PoolService.ListPools:output_type -> procpool.v1.ListPoolsResponse
-	22, // 71: procpool.v1.PoolService.ListWorkers:output_type -> procpool.v1.ListWorkersResponse
-	24, // 72: procpool.v1.PoolService.ListCalls:output_type -> procpool.v1.ListCallsResponse
-	26, // 73: procpool.v1.PoolService.Map:output_type -> procpool.v1.MapResponse
-	29, // 74: procpool.v1.PoolService.ApplyAsync:output_type -> procpool.v1.ApplyAsyncResponse
-	31, // 75: procpool.v1.PoolService.Apply:output_type -> procpool.v1.ApplyResponse
-	33, // 76: procpool.v1.PoolService.Cancel:output_type -> procpool.v1.CancelResponse
-	35, // 77: procpool.v1.PoolService.ClosePool:output_type -> procpool.v1.ClosePoolResponse
-	37, // 78: procpool.v1.PoolService.JoinPool:output_type -> procpool.v1.JoinPoolResponse
-	39, // 79: procpool.v1.PoolService.TerminatePool:output_type -> procpool.v1.TerminatePoolResponse
-	66, // [66:80] is the sub-list for method output_type
-	52, // [52:66] is the sub-list for method input_type
-	52, // [52:52] is the sub-list for extension type_name
-	52, // [52:52] is the sub-list for extension extendee
-	0,  // [0:52] is the sub-list for field type_name
+	47, // 3: procpool.v1.PoolSpec.start_timeout:type_name -> google.protobuf.Duration
+	47, // 4: procpool.v1.PoolSpec.ready_timeout:type_name -> google.protobuf.Duration
+	47, // 5: procpool.v1.PoolSpec.cancel_grace:type_name -> google.protobuf.Duration
+	47, // 6: procpool.v1.PoolSpec.kill_delay:type_name -> google.protobuf.Duration
+	47, // 7: procpool.v1.PoolSpec.max_worker_age:type_name -> google.protobuf.Duration
+	47, // 8: procpool.v1.PoolSpec.max_worker_idle:type_name -> google.protobuf.Duration
+	0,  // 9: procpool.v1.PoolSpec.peer:type_name -> procpool.v1.PeerMatch
+	1,  // 10: procpool.v1.Pool.state:type_name -> procpool.v1.PoolState
+	9,  // 11: procpool.v1.Pool.functions:type_name -> procpool.v1.PoolFunction
+	46, // 12: procpool.v1.Pool.created:type_name -> google.protobuf.Timestamp
+	48, // 13: procpool.v1.Pool.last_exit:type_name -> procpool.v1.WorkerExit
+	2,  // 14: procpool.v1.Worker.state:type_name -> procpool.v1.WorkerState
+	46, // 15: procpool.v1.Worker.started:type_name -> google.protobuf.Timestamp
+	46, // 16: procpool.v1.Worker.since:type_name -> google.protobuf.Timestamp
+	46, // 17: procpool.v1.Call.started:type_name -> google.protobuf.Timestamp
+	46, // 18: procpool.v1.Call.oldest_since:type_name -> google.protobuf.Timestamp
+	6,  // 19: procpool.v1.CreatePoolRequest.spec:type_name -> procpool.v1.PoolSpec
+	8,  // 20: procpool.v1.CreatePoolResponse.pool:type_name -> procpool.v1.Pool
+	6,  // 21: procpool.v1.OpenPoolRequest.spec:type_name -> procpool.v1.PoolSpec
+	8,  // 22: procpool.v1.OpenPoolResponse.opened:type_name -> procpool.v1.Pool
+	16, // 23: procpool.v1.OpenPoolResponse.outputs:type_name -> procpool.v1.WorkerOutput
+	48, // 24: procpool.v1.OpenPoolResponse.exits:type_name -> procpool.v1.WorkerExit
+	1,  // 25: procpool.v1.OpenPoolResponse.state:type_name -> procpool.v1.PoolState
+	46, // 26: procpool.v1.WorkerOutput.time:type_name -> google.protobuf.Timestamp
+	16, // 27: procpool.v1.LogsResponse.outputs:type_name -> procpool.v1.WorkerOutput
+	48, // 28: procpool.v1.LogsResponse.exits:type_name -> procpool.v1.WorkerExit
+	8,  // 29: procpool.v1.GetPoolResponse.pool:type_name -> procpool.v1.Pool
+	8,  // 30: procpool.v1.ListPoolsResponse.pools:type_name -> procpool.v1.Pool
+	10, // 31: procpool.v1.ListWorkersResponse.workers:type_name -> procpool.v1.Worker
+	11, // 32: procpool.v1.ListCallsResponse.calls:type_name -> procpool.v1.Call
+	47, // 33: procpool.v1.MapRequest.task_timeout:type_name -> google.protobuf.Duration
+	47, // 34: procpool.v1.MapRequest.queue_timeout:type_name -> google.protobuf.Duration
+	49, // 35: procpool.v1.MapRequest.retry_on:type_name -> procpool.v1.Outcome
+	50, // 36: procpool.v1.MapRequest.items:type_name -> procpool.v1.Batch
+	51, // 37: procpool.v1.MapRequest.json:type_name -> google.protobuf.ListValue
+	29, // 38: procpool.v1.MapResponse.accepted:type_name -> procpool.v1.CallAccepted
+	52, // 39: procpool.v1.MapResponse.results:type_name -> procpool.v1.Results
+	53, // 40: procpool.v1.MapResponse.failures:type_name -> procpool.v1.Failure
+	54, // 41: procpool.v1.MapResponse.outputs:type_name -> procpool.v1.TaskOutput
+	47, // 42: procpool.v1.ApplyAsyncRequest.task_timeout:type_name -> google.protobuf.Duration
+	47, // 43: procpool.v1.ApplyAsyncRequest.queue_timeout:type_name -> google.protobuf.Duration
+	49, // 44: procpool.v1.ApplyAsyncRequest.retry_on:type_name -> procpool.v1.Outcome
+	50, // 45: procpool.v1.ApplyAsyncRequest.items:type_name -> procpool.v1.Batch
+	51, // 46: procpool.v1.ApplyAsyncRequest.json:type_name -> google.protobuf.ListValue
+	29, // 47: procpool.v1.ApplyAsyncResponse.accepted:type_name -> procpool.v1.CallAccepted
+	52, // 48: procpool.v1.ApplyAsyncResponse.results:type_name -> procpool.v1.Results
+	53, // 49: procpool.v1.ApplyAsyncResponse.failures:type_name -> procpool.v1.Failure
+	54, // 50: procpool.v1.ApplyAsyncResponse.outputs:type_name -> procpool.v1.TaskOutput
+	47, // 51: procpool.v1.ApplyRequest.task_timeout:type_name -> google.protobuf.Duration
+	47, // 52: procpool.v1.ApplyRequest.queue_timeout:type_name -> google.protobuf.Duration
+	49, // 53: procpool.v1.ApplyRequest.retry_on:type_name -> procpool.v1.Outcome
+	55, // 54: procpool.v1.ApplyRequest.json:type_name -> google.protobuf.Value
+	55, // 55: procpool.v1.ApplyResponse.json:type_name -> google.protobuf.Value
+	53, // 56: procpool.v1.ApplyResponse.failure:type_name -> procpool.v1.Failure
+	8,  // 57: procpool.v1.ResizePoolResponse.pool:type_name -> procpool.v1.Pool
+	7,  // 58: procpool.v1.RestartPoolRequest.program:type_name -> procpool.v1.Program
+	8,  // 59: procpool.v1.RestartPoolResponse.pool:type_name -> procpool.v1.Pool
+	3,  // 60: procpool.v1.PoolService.Describe:input_type -> procpool.v1.DescribeRequest
+	12, // 61: procpool.v1.PoolService.CreatePool:input_type -> procpool.v1.CreatePoolRequest
+	14, // 62: procpool.v1.PoolService.OpenPool:input_type -> procpool.v1.OpenPoolRequest
+	19, // 63: procpool.v1.PoolService.GetPool:input_type -> procpool.v1.GetPoolRequest
+	21, // 64: procpool.v1.PoolService.ListPools:input_type -> procpool.v1.ListPoolsRequest
+	23, // 65: procpool.v1.PoolService.ListWorkers:input_type -> procpool.v1.ListWorkersRequest
+	25, // 66: procpool.v1.PoolService.ListCalls:input_type -> procpool.v1.ListCallsRequest
+	27, // 67: procpool.v1.PoolService.Map:input_type -> procpool.v1.MapRequest
+	30, // 68: procpool.v1.PoolService.ApplyAsync:input_type -> procpool.v1.ApplyAsyncRequest
+	32, // 69: procpool.v1.PoolService.Apply:input_type -> procpool.v1.ApplyRequest
+	34, // 70: procpool.v1.PoolService.Cancel:input_type -> procpool.v1.CancelRequest
+	17, // 71: procpool.v1.PoolService.Logs:input_type -> procpool.v1.LogsRequest
+	36, // 72: procpool.v1.PoolService.ClosePool:input_type -> procpool.v1.ClosePoolRequest
+	38, // 73: procpool.v1.PoolService.JoinPool:input_type -> procpool.v1.JoinPoolRequest
+	40, // 74: procpool.v1.PoolService.TerminatePool:input_type -> procpool.v1.TerminatePoolRequest
+	42, // 75: procpool.v1.PoolService.ResizePool:input_type -> procpool.v1.ResizePoolRequest
+	44, // 76: procpool.v1.PoolService.RestartPool:input_type -> procpool.v1.RestartPoolRequest
+	4,  // 77: procpool.v1.PoolService.Describe:output_type -> procpool.v1.DescribeResponse
+	13, // 78: procpool.v1.PoolService.CreatePool:output_type -> procpool.v1.CreatePoolResponse
+	15, // 79: procpool.v1.PoolService.OpenPool:output_type -> procpool.v1.OpenPoolResponse
+	20, // 80: procpool.v1.PoolService.GetPool:output_type -> procpool.v1.GetPoolResponse
+	22, // 81: procpool.v1.PoolService.ListPools:output_type -> procpool.v1.ListPoolsResponse
+	24, // 82: procpool.v1.PoolService.ListWorkers:output_type -> procpool.v1.ListWorkersResponse
+	26, // 83: procpool.v1.PoolService.ListCalls:output_type -> procpool.v1.ListCallsResponse
+	28, // 84: procpool.v1.PoolService.Map:output_type -> procpool.v1.MapResponse
+	31, // 85: procpool.v1.PoolService.ApplyAsync:output_type -> procpool.v1.ApplyAsyncResponse
+	33, // 86: procpool.v1.PoolService.Apply:output_type -> procpool.v1.ApplyResponse
+	35, // 87: procpool.v1.PoolService.Cancel:output_type -> procpool.v1.CancelResponse
+	18, // 88: procpool.v1.PoolService.Logs:output_type -> procpool.v1.LogsResponse
+	37, // 89: procpool.v1.PoolService.ClosePool:output_type -> procpool.v1.ClosePoolResponse
+	39, // 90: procpool.v1.PoolService.JoinPool:output_type -> procpool.v1.JoinPoolResponse
+	41, // 91: procpool.v1.PoolService.TerminatePool:output_type -> procpool.v1.TerminatePoolResponse
+	43, // 92: procpool.v1.PoolService.ResizePool:output_type -> procpool.v1.ResizePoolResponse
+	45, // 93: procpool.v1.PoolService.RestartPool:output_type -> procpool.v1.RestartPoolResponse
+	77, // [77:94] is the sub-list for method output_type
+	60, // [60:77] is the sub-list for method input_type
+	60, // [60:60] is the sub-list for extension type_name
+	60, // [60:60] is the sub-list for extension extendee
+	0,  // [0:60] is the sub-list for field type_name
 }
 
 func init() { file_procpool_v1_pool_proto_init() }
@@ -3341,13 +3852,14 @@ func file_procpool_v1_pool_proto_init() {
 	}
 	file_procpool_v1_payload_proto_init()
 	file_procpool_v1_pool_proto_msgTypes[4].OneofWrappers = []any{}
+	file_procpool_v1_pool_proto_msgTypes[14].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_procpool_v1_pool_proto_rawDesc), len(file_procpool_v1_pool_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   37,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -32,9 +32,12 @@ const (
 	PoolService_ApplyAsync_FullMethodName    = "/procpool.v1.PoolService/ApplyAsync"
 	PoolService_Apply_FullMethodName         = "/procpool.v1.PoolService/Apply"
 	PoolService_Cancel_FullMethodName        = "/procpool.v1.PoolService/Cancel"
+	PoolService_Logs_FullMethodName          = "/procpool.v1.PoolService/Logs"
 	PoolService_ClosePool_FullMethodName     = "/procpool.v1.PoolService/ClosePool"
 	PoolService_JoinPool_FullMethodName      = "/procpool.v1.PoolService/JoinPool"
 	PoolService_TerminatePool_FullMethodName = "/procpool.v1.PoolService/TerminatePool"
+	PoolService_ResizePool_FullMethodName    = "/procpool.v1.PoolService/ResizePool"
+	PoolService_RestartPool_FullMethodName   = "/procpool.v1.PoolService/RestartPool"
 )
 
 // PoolServiceClient is the client API for PoolService service.
@@ -68,6 +71,9 @@ type PoolServiceClient interface {
 	// Cancel ends a call, or some tasks of it: waiting ones at once, running ones by their context, then by SIGTERM after the
 	// cancel grace, then by SIGKILL.
 	Cancel(ctx context.Context, in *CancelRequest, opts ...grpc.CallOption) (*CancelResponse, error)
+	// Logs is what workers wrote and how they ended, of a pool or of all, whoever has made them: the last of it, and with follow what
+	// comes. It never holds up a worker. The stream ends with the pool, and when the daemon stops.
+	Logs(ctx context.Context, in *LogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LogsResponse], error)
 	// ClosePool refuses new calls; those accepted run to their end, then the pool is released. Idempotent.
 	ClosePool(ctx context.Context, in *ClosePoolRequest, opts ...grpc.CallOption) (*ClosePoolResponse, error)
 	// JoinPool waits until every worker of a closed or terminated pool has been reaped. FAILED_PRECONDITION for an open pool;
@@ -75,6 +81,14 @@ type PoolServiceClient interface {
 	JoinPool(ctx context.Context, in *JoinPoolRequest, opts ...grpc.CallOption) (*JoinPoolResponse, error)
 	// TerminatePool cancels what is left and kills the workers. It does not wait for them; JoinPool does. Idempotent.
 	TerminatePool(ctx context.Context, in *TerminatePoolRequest, opts ...grpc.CallOption) (*TerminatePoolResponse, error)
+	// ResizePool changes the number of workers. New ones are started; of those that are too many, idle ones stop at once and busy
+	// ones after their task. It does not wait for either. Idempotent.
+	ResizePool(ctx context.Context, in *ResizePoolRequest, opts ...grpc.CallOption) (*ResizePoolResponse, error)
+	// RestartPool replaces all workers, one after the other, perhaps by those of another program. No task is interrupted: a new worker
+	// is ready before an old one stops, after its task. It returns when the last old worker has ended. If the first new worker does
+	// not become ready, or lacks a function that a call uses, the restart is refused, and the pool goes on as it was. The end of the RPC, by its
+	// deadline for example, ends the wait and not the restart.
+	RestartPool(ctx context.Context, in *RestartPoolRequest, opts ...grpc.CallOption) (*RestartPoolResponse, error)
 }
 
 type poolServiceClient struct {
@@ -210,6 +224,25 @@ func (c *poolServiceClient) Cancel(ctx context.Context, in *CancelRequest, opts 
 	return out, nil
 }
 
+func (c *poolServiceClient) Logs(ctx context.Context, in *LogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LogsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &PoolService_ServiceDesc.Streams[3], PoolService_Logs_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[LogsRequest, LogsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type PoolService_LogsClient = grpc.ServerStreamingClient[LogsResponse]
+
 func (c *poolServiceClient) ClosePool(ctx context.Context, in *ClosePoolRequest, opts ...grpc.CallOption) (*ClosePoolResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ClosePoolResponse)
@@ -234,6 +267,26 @@ func (c *poolServiceClient) TerminatePool(ctx context.Context, in *TerminatePool
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(TerminatePoolResponse)
 	err := c.cc.Invoke(ctx, PoolService_TerminatePool_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *poolServiceClient) ResizePool(ctx context.Context, in *ResizePoolRequest, opts ...grpc.CallOption) (*ResizePoolResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResizePoolResponse)
+	err := c.cc.Invoke(ctx, PoolService_ResizePool_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *poolServiceClient) RestartPool(ctx context.Context, in *RestartPoolRequest, opts ...grpc.CallOption) (*RestartPoolResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RestartPoolResponse)
+	err := c.cc.Invoke(ctx, PoolService_RestartPool_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -271,6 +324,9 @@ type PoolServiceServer interface {
 	// Cancel ends a call, or some tasks of it: waiting ones at once, running ones by their context, then by SIGTERM after the
 	// cancel grace, then by SIGKILL.
 	Cancel(context.Context, *CancelRequest) (*CancelResponse, error)
+	// Logs is what workers wrote and how they ended, of a pool or of all, whoever has made them: the last of it, and with follow what
+	// comes. It never holds up a worker. The stream ends with the pool, and when the daemon stops.
+	Logs(*LogsRequest, grpc.ServerStreamingServer[LogsResponse]) error
 	// ClosePool refuses new calls; those accepted run to their end, then the pool is released. Idempotent.
 	ClosePool(context.Context, *ClosePoolRequest) (*ClosePoolResponse, error)
 	// JoinPool waits until every worker of a closed or terminated pool has been reaped. FAILED_PRECONDITION for an open pool;
@@ -278,6 +334,14 @@ type PoolServiceServer interface {
 	JoinPool(context.Context, *JoinPoolRequest) (*JoinPoolResponse, error)
 	// TerminatePool cancels what is left and kills the workers. It does not wait for them; JoinPool does. Idempotent.
 	TerminatePool(context.Context, *TerminatePoolRequest) (*TerminatePoolResponse, error)
+	// ResizePool changes the number of workers. New ones are started; of those that are too many, idle ones stop at once and busy
+	// ones after their task. It does not wait for either. Idempotent.
+	ResizePool(context.Context, *ResizePoolRequest) (*ResizePoolResponse, error)
+	// RestartPool replaces all workers, one after the other, perhaps by those of another program. No task is interrupted: a new worker
+	// is ready before an old one stops, after its task. It returns when the last old worker has ended. If the first new worker does
+	// not become ready, or lacks a function that a call uses, the restart is refused, and the pool goes on as it was. The end of the RPC, by its
+	// deadline for example, ends the wait and not the restart.
+	RestartPool(context.Context, *RestartPoolRequest) (*RestartPoolResponse, error)
 	mustEmbedUnimplementedPoolServiceServer()
 }
 
@@ -321,6 +385,9 @@ func (UnimplementedPoolServiceServer) Apply(context.Context, *ApplyRequest) (*Ap
 func (UnimplementedPoolServiceServer) Cancel(context.Context, *CancelRequest) (*CancelResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Cancel not implemented")
 }
+func (UnimplementedPoolServiceServer) Logs(*LogsRequest, grpc.ServerStreamingServer[LogsResponse]) error {
+	return status.Error(codes.Unimplemented, "method Logs not implemented")
+}
 func (UnimplementedPoolServiceServer) ClosePool(context.Context, *ClosePoolRequest) (*ClosePoolResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ClosePool not implemented")
 }
@@ -329,6 +396,12 @@ func (UnimplementedPoolServiceServer) JoinPool(context.Context, *JoinPoolRequest
 }
 func (UnimplementedPoolServiceServer) TerminatePool(context.Context, *TerminatePoolRequest) (*TerminatePoolResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method TerminatePool not implemented")
+}
+func (UnimplementedPoolServiceServer) ResizePool(context.Context, *ResizePoolRequest) (*ResizePoolResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ResizePool not implemented")
+}
+func (UnimplementedPoolServiceServer) RestartPool(context.Context, *RestartPoolRequest) (*RestartPoolResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RestartPool not implemented")
 }
 func (UnimplementedPoolServiceServer) mustEmbedUnimplementedPoolServiceServer() {}
 func (UnimplementedPoolServiceServer) testEmbeddedByValue()                     {}
@@ -520,6 +593,17 @@ func _PoolService_Cancel_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _PoolService_Logs_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(LogsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(PoolServiceServer).Logs(m, &grpc.GenericServerStream[LogsRequest, LogsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type PoolService_LogsServer = grpc.ServerStreamingServer[LogsResponse]
+
 func _PoolService_ClosePool_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ClosePoolRequest)
 	if err := dec(in); err != nil {
@@ -570,6 +654,42 @@ func _PoolService_TerminatePool_Handler(srv interface{}, ctx context.Context, de
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(PoolServiceServer).TerminatePool(ctx, req.(*TerminatePoolRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PoolService_ResizePool_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResizePoolRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PoolServiceServer).ResizePool(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PoolService_ResizePool_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PoolServiceServer).ResizePool(ctx, req.(*ResizePoolRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _PoolService_RestartPool_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RestartPoolRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PoolServiceServer).RestartPool(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PoolService_RestartPool_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PoolServiceServer).RestartPool(ctx, req.(*RestartPoolRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -625,6 +745,14 @@ var PoolService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "TerminatePool",
 			Handler:    _PoolService_TerminatePool_Handler,
 		},
+		{
+			MethodName: "ResizePool",
+			Handler:    _PoolService_ResizePool_Handler,
+		},
+		{
+			MethodName: "RestartPool",
+			Handler:    _PoolService_RestartPool_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
@@ -643,6 +771,11 @@ var PoolService_ServiceDesc = grpc.ServiceDesc{
 			Handler:       _PoolService_ApplyAsync_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
+		},
+		{
+			StreamName:    "Logs",
+			Handler:       _PoolService_Logs_Handler,
+			ServerStreams: true,
 		},
 	},
 	Metadata: "procpool/v1/pool.proto",

@@ -70,9 +70,9 @@ func (p *Pool) refuse(id CallID, r Reason, why any) {
 	e.Call, e.Reason, e.Why = id, r, why
 }
 
-// open finds the function of c.
+// open finds the function of c. While a restart goes on it may have to wait for it.
 func (p *Pool) open(c *call) {
-	i := slices.IndexFunc(p.functions, func(f function) bool { return f.Name == c.spec.Function })
+	i := slices.IndexFunc(p.functions, func(f *function) bool { return f.Name == c.spec.Function })
 	switch {
 	case i < 0:
 		p.refuse(c.spec.ID, UnknownFunction, nil)
@@ -83,7 +83,10 @@ func (p *Pool) open(c *call) {
 		p.forget(c)
 		return
 	}
-	c.function = &p.functions[i]
+	if !p.offered(p.functions[i]) {
+		return // not before the end of the restart
+	}
+	c.function = p.functions[i]
 	c.est = c.function.est
 	e := p.emit(Opened)
 	e.Call, e.Encoding = c.spec.ID, c.function.Encoding

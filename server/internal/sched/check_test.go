@@ -13,10 +13,14 @@ import "testing"
 //  5. A task is dispatched again under a new attempt number only after an outcome that its call retries; take-back and an innocent
 //     worker's end do not count.
 //  6. No worker is idle while a task could be dispatched. A call that could be dispatched is in the fair queue, and no other is.
-//  7. There are never more processes than Workers.
+//  7. A process is started only while there are fewer than Workers, Spares, and one during a restart. Never more than Workers run tasks,
+//     but those that finish their last ones after Workers has been made smaller.
 //  8. When everybody behaves, every call ends, however badly they behaved before. Ended calls leave nothing behind.
 //  9. A closed or terminated pool joins once its calls and processes are gone; there is no effect and no deadline after Joined.
-//  10. Shares are fair within a bound (fair_test.go).
+//  10. Shares are fair within a bound (sim_test.go).
+//  11. A worker is not given more tasks than Config.MaxTasks allows, counting those that it did not give back. A spare is given none, and one that
+//     has been asked to stop holds none.
+//  12. A worker is given tasks of functions only that it offers, by the place that it has given them.
 
 func checkPool(t testing.TB, p *Pool) {
 	t.Helper()
@@ -26,13 +30,22 @@ func checkPool(t testing.TB, p *Pool) {
 		}
 		return
 	}
-	if len(p.workers) > p.cfg.Workers {
-		t.Fatalf("%d processes, want at most %d", len(p.workers), p.cfg.Workers)
+	if n := p.want() + p.extra(); !p.dismissed && (len(p.slots) < n || len(p.slots) > n && !p.vacant.empty()) {
+		t.Fatalf("%d slots, some of them vacant: %v; want %d", len(p.slots), !p.vacant.empty(), n)
 	}
-	starting, ready, loaded, idle := 0, 0, 0, 0
+	if !p.dismissed && (p.crew-p.retiring > p.want() || p.crew < p.want() && p.spares > 0 || p.spares > p.extra()) {
+		t.Fatalf("a crew of %d of which %d are retiring and %d spares, want %d and %d", p.crew, p.retiring, p.spares, p.want(), p.extra())
+	}
+	if p.leaver != nil && p.workers[p.leaver.id] != p.leaver {
+		t.Fatalf("worker %d has its turn to leave, and has left", p.leaver.id)
+	}
+	starting, ready, loaded, idle, crew, retiring, spares, old := 0, 0, 0, 0, 0, 0, 0, 0
 	inFlight := map[*call]int{}
-	for _, s := range p.slots {
+	for i, s := range p.slots {
 		w := s.worker
+		if s.index != i {
+			t.Fatalf("slot %d thinks it is %d", i, s.index)
+		}
 		if places := b(w != nil) + b(s.place.in != nil) + b(s.alarm.pos > 0); places != 1 && !p.closed {
 			t.Fatalf("a slot is in %d places, want 1", places)
 		}
@@ -43,6 +56,15 @@ func checkPool(t testing.TB, p *Pool) {
 		ready += b(w.state == live)
 		loaded += b(w.loaded)
 		idle += b(w.line.in == &p.idle)
+		old += b(w.old)
+		if w.state == live {
+			crew += b(!w.spare)
+			spares += b(w.spare)
+			retiring += b(!w.spare && w.retiring != NoReason)
+		}
+		if w.left < 0 || w.spare && w.tasks > 0 || w.asked && w.tasks > 0 || w.state == live && (w.left == 0 || w.retiring != NoReason) && w.tasks == 0 {
+			t.Fatalf("worker %d holds %d tasks, may get %d more; spare %v, retiring %v, asked to stop %v", w.id, w.tasks, w.left, w.spare, w.retiring, w.asked)
+		}
 		if p.terminated {
 			continue
 		}
@@ -62,6 +84,9 @@ func checkPool(t testing.TB, p *Pool) {
 			if p.calls[k.Call] != k.call {
 				t.Fatalf("worker %d holds a chunk of call %d, which has ended", w.id, k.Call)
 			}
+			if got, want := w.generation.functions[k.Function], k.call.function.Function; got != want {
+				t.Fatalf("worker %d is to run %v for call %d, which is of %v", w.id, got, k.Call, want)
+			}
 		}
 		if tasks != w.tasks || bytes != w.bytes || work != w.work || revokes != w.revoking {
 			t.Fatalf("worker %d holds %d tasks, %d bytes, %v of work, %d revokes; its account says %d, %d, %v, %d",
@@ -70,12 +95,15 @@ func checkPool(t testing.TB, p *Pool) {
 		if tasks > max(1, w.hello.CreditTasks) || tasks > 1 && bytes > w.hello.CreditBytes {
 			t.Fatalf("worker %d holds %d tasks, %d bytes; its credits are %d, %d", w.id, tasks, bytes, w.hello.CreditTasks, w.hello.CreditBytes)
 		}
-		if (w.line.in == &p.idle) != (w.state == live && w.tasks == 0) {
+		if (w.line.in == &p.idle) != (w.state == live && w.tasks == 0 && !w.spare) {
 			t.Fatalf("worker %d with %d tasks: idle %v", w.id, w.tasks, w.line.in == &p.idle)
 		}
 		if w.loaded != (w.state == live && w.tasks > 1 && w.revoking == 0) {
 			t.Fatalf("worker %d: loaded %v", w.id, w.loaded)
 		}
+	}
+	if crew != p.crew || retiring != p.retiring || spares != p.spares || p.rolling && old != p.old {
+		t.Fatalf("%d in the crew, %d retiring, %d spares, %d old; the pool thinks %d, %d, %d, %d", crew, retiring, spares, old, p.crew, p.retiring, p.spares, p.old)
 	}
 	if starting != p.starting || ready != p.ready || loaded != p.loaded {
 		t.Fatalf("%d starting, %d ready, %d loaded; the pool thinks %d, %d, %d", starting, ready, loaded, p.starting, p.ready, p.loaded)

@@ -113,7 +113,7 @@ func (p *Pool) size(c *call, w *worker) int {
 	if w.tasks > 0 && p.now-w.since > w.work+p.cfg.Prefetch {
 		return 0 // it is stuck
 	}
-	n := min(c.queued, p.cfg.MaxChunkTasks)
+	n := min(c.queued, p.cfg.MaxChunkTasks, w.left)
 	if c.spec.ChunkSize > 0 {
 		n = min(n, c.spec.ChunkSize)
 	}
@@ -137,7 +137,7 @@ func (p *Pool) size(c *call, w *worker) int {
 		n = max(1, int(budget/task))
 	}
 	// Toward the end of what is known of a call chunks become smaller, so that all workers finish together.
-	if all, parts := c.queued+c.flying, 2*len(p.slots); (waiting+n)*parts > all && moment(waiting+n)*task > leastChunk {
+	if all, parts := c.queued+c.flying, 2*max(1, p.want()); (waiting+n)*parts > all && moment(waiting+n)*task > leastChunk {
 		n = max(all/parts, int(leastChunk/task), 1) - waiting
 	}
 	return max(0, n)
@@ -169,13 +169,14 @@ func (p *Pool) send(w *worker, c *call, n int) bool {
 		return false
 	}
 	p.lastChunk++
-	k.ID, k.Call, k.Function, k.Attempt = p.lastChunk, c.spec.ID, c.function.place, attempts+1
+	k.ID, k.Call, k.Function, k.Attempt = p.lastChunk, c.spec.ID, c.function.place[w.generation.side], attempts+1
 	k.TaskTimeout, k.Deadline = c.spec.TaskTimeout, c.spec.Deadline
 	k.call, k.worker, k.end, k.sent = c, w, k.N, p.now
 	k.todo.parts = k.Parts
 	if k.cost = c.est.run; k.cost == 0 {
 		k.cost = p.cfg.TargetChunk
 	}
+	w.left -= k.N
 	c.queued -= k.N
 	c.flying += k.N
 	c.chunks.pushBack(&k.ofCall)
@@ -201,6 +202,7 @@ func (p *Pool) giveBack(k *chunk, from int) {
 	tail.skip(from - k.done)
 	parts, bytes := tail.take(nil, n)
 	k.end = from
+	w.left += n
 	c.flying -= n
 	c.owe(-moment(n) * k.cost)
 	w.hold(-n, -bytes, k.cost)

@@ -25,10 +25,12 @@
 // # Workers
 //
 // A worker is starting, booting (it has said Hello), live, and then leaving (asked to stop), signalled or killed; it never goes back. A live
-// worker runs the first task of the first chunk that it holds. The process of a slot is replaced when it has exited (spawn.go).
+// worker runs the first task of the first chunk that it holds, or is a spare, which runs none. How many there should be of each, and who is
+// replaced though nothing is wrong with it, is in staff.go; the replacement of all of them is in restart.go. The process of a slot is replaced
+// when it has exited (spawn.go).
 //
 // # Cost
 //
-// All accounts are kept per chunk, none per task. Nothing that happens per chunk looks at all calls or all workers; the three
-// things that do (sweep, takeBack, dismiss) happen so seldom that they do not count.
+// All accounts are kept per chunk, none per task. Nothing that happens per chunk looks at all calls or all workers; the few
+// things that do (sweep, takeBack, dismiss, and changes of the staff) happen so seldom that they do not count.
 package sched

@@ -20,6 +20,13 @@ func (p *Pool) Exited(now time.Time, id WorkerID, exit Exit) {
 	}
 	p.move(w, killed)
 	delete(p.workers, id)
+	if p.leaver == w {
+		p.leaver = nil
+	}
+	if w.old {
+		p.old--
+		p.replaced++
+	}
 	p.vacate(w, &exit, blamed)
 }
 

@@ -4,14 +4,17 @@ import "time"
 
 // Info describes a pool to people.
 type Info struct {
-	State     State
-	Starting  int // workers that are not ready
-	Idle      int
-	Busy      int
-	Calls     int        // that have not ended
-	Pending   uint64     // tasks that were added and have no outcome
-	Done      uint64     // tasks that have had one
-	Functions []Function // nil until a worker has said Hello
+	State      State
+	Workers    int // that should run tasks
+	Starting   int // that are not ready
+	Idle       int
+	Busy       int
+	Spare      int
+	Generation int        // of the workers that are started
+	Calls      int        // that have not ended
+	Pending    uint64     // tasks that were added and have no outcome
+	Done       uint64     // tasks that have had one
+	Functions  []Function // nil until a worker has said Hello
 }
 
 // Activity is what a worker is doing. The numbers are those of the protocol's WorkerState.
@@ -22,14 +25,16 @@ const (
 	Idle     Activity = 2
 	Busy     Activity = 3
 	Leaving  Activity = 4
+	Spare    Activity = 5
 )
 
 // WorkerInfo describes a worker to people.
 type WorkerInfo struct {
-	ID       WorkerID
-	Activity Activity
-	Started  time.Time
-	Done     uint64 // tasks it has ended
+	ID         WorkerID
+	Generation int
+	Activity   Activity
+	Started    time.Time
+	Done       uint64 // tasks it has ended
 
 	// What it runs, if it is Busy, as far as the core has heard.
 	Call    CallID
@@ -55,13 +60,13 @@ type CallInfo struct {
 
 // Info describes the pool.
 func (p *Pool) Info() Info {
-	i := Info{State: p.State(), Starting: p.starting, Calls: len(p.calls), Pending: p.pending, Done: p.done}
+	i := Info{State: p.State(), Workers: p.target, Starting: p.starting, Spare: p.spares, Generation: p.generation.number, Calls: len(p.calls), Pending: p.pending, Done: p.done}
 	for _, f := range p.functions {
 		i.Functions = append(i.Functions, f.Function)
 	}
 	for _, s := range p.slots {
 		switch {
-		case s.worker == nil || s.worker.state != live:
+		case s.worker == nil || s.worker.state != live || s.worker.spare:
 		case s.worker.tasks == 0:
 			i.Idle++
 		default:
@@ -92,12 +97,14 @@ func (p *Pool) Worker(id WorkerID) (WorkerInfo, bool) {
 }
 
 func (p *Pool) workerInfo(w *worker) WorkerInfo {
-	i := WorkerInfo{ID: w.id, Started: p.time(w.born), Done: w.done}
+	i := WorkerInfo{ID: w.id, Generation: w.generation.number, Started: p.time(w.born), Done: w.done}
 	switch {
 	case w.state < live:
 		i.Activity = Starting
-	case w.state > live:
+	case w.state > live || w.retiring != NoReason:
 		i.Activity = Leaving
+	case w.spare:
+		i.Activity = Spare
 	case w.tasks == 0:
 		i.Activity = Idle
 	default:

@@ -81,6 +81,7 @@ func (p *Pool) watch(w *worker) {
 
 // check looks whether the current task of a live worker has outlived a limit. Limits are not moved when tasks end, but here.
 func (p *Pool) check(w *worker) {
+	p.aged(w)
 	if w.chunks.empty() {
 		return
 	}

@@ -17,6 +17,12 @@ type world struct {
 	calls   []*client
 	nextID  CallID
 	joined  bool
+
+	cfg        Config
+	size       int // Workers, as it is now
+	generation int // the last one that a worker has been started for
+	restart    int // the generation that a restart is to lead to; 0: none
+	functions  map[int][]Function
 }
 
 type client struct {
@@ -38,6 +44,8 @@ type client struct {
 // actor is a worker process.
 type actor struct {
 	id      WorkerID
+	gen     int
+	given   int // tasks that it has not given back
 	phase   int // 0 spawned, 1 registered, 2 ready
 	credit  int
 	chunks  []*held
@@ -79,11 +87,17 @@ func (w *world) client(id CallID) *client {
 }
 
 func (w *world) settle() {
+	answered := false
 	for _, e := range w.pool.Settle(w.now) {
 		if w.joined {
 			w.t.Fatalf("%v after joined", e.Kind)
 		}
 		w.apply(&e)
+		answered = answered || e.Kind == Inspect
+	}
+	if answered {
+		w.settle()
+		return
 	}
 	checkPool(w.t, w.pool)
 }
@@ -100,13 +114,24 @@ func (w *world) actor(id WorkerID) *actor {
 func (w *world) apply(e *Effect) {
 	switch e.Kind {
 	case Spawn:
-		w.workers = append(w.workers, &actor{id: e.Worker, liar: w.roll(8) == 7})
+		limit := w.size + w.cfg.Spares + b(w.restart != 0)
+		if first := e.Generation > w.generation; len(w.workers) >= limit && !first {
+			w.t.Fatalf("process %d of %d is started", len(w.workers)+1, limit)
+		}
+		w.generation = max(w.generation, e.Generation)
+		w.workers = append(w.workers, &actor{id: e.Worker, gen: e.Generation, liar: w.roll(8) == 7})
 	case Dispatch:
 		a, c, k := w.actor(e.Worker), w.client(e.Call), e.Chunk
 		if a.phase != 2 || a.killed || a.termed || a.stopped {
 			w.t.Fatalf("dispatch to worker %d, which cannot work", a.id)
 		}
 		h := &held{id: k.ID, call: c, end: k.N, cancel: map[int]bool{}}
+		if got := w.functions[a.gen][k.Function].Name; got != c.spec.Function {
+			w.t.Fatalf("worker %d of generation %d is to run %s for %s", a.id, a.gen, got, c.spec.Function)
+		}
+		if a.given += k.N; w.cfg.MaxTasks > 0 && a.given > w.cfg.MaxTasks {
+			w.t.Fatalf("worker %d has been given %d tasks, want at most %d", a.id, a.given, w.cfg.MaxTasks)
+		}
 		n := 0
 		for _, p := range k.Parts {
 			w.checkPart(c, &p)
@@ -143,7 +168,21 @@ func (w *world) apply(e *Effect) {
 		a := w.actor(e.Worker)
 		a.revokes = append(a.revokes, held{id: e.ChunkID, end: e.Offset})
 	case Stop:
-		w.actor(e.Worker).stopped = true
+		a := w.actor(e.Worker)
+		if a.stopped {
+			w.t.Fatalf("worker %d is asked to stop for the second time, %v", a.id, e.Reason)
+		}
+		a.stopped = true
+	case Restarted:
+		if e.Generation != w.restart {
+			w.t.Fatalf("the restart to generation %d ends, want %d", e.Generation, w.restart)
+		}
+		w.restart = 0
+		for _, a := range w.workers {
+			if e.Reason == NoReason && a.gen != e.Generation {
+				w.t.Fatalf("the restart to generation %d has ended, and there is worker %d of generation %d", e.Generation, a.id, a.gen)
+			}
+		}
 	case Signal:
 		w.actor(e.Worker).termed = true
 	case Kill:
@@ -288,6 +327,15 @@ func (w *world) step() {
 			w.settle()
 		case 6:
 			w.lie()
+		case 7, 8, 9:
+			w.size = 1 + w.roll(5)
+			w.pool.Resize(w.now, w.size)
+		case 10, 11, 12:
+			w.renew()
+		case 13, 14, 15:
+			if a := w.anyWorker(); a != nil {
+				w.pool.Memory(w.now, a.id, int64(w.roll(2000)))
+			}
 		}
 	}
 }
@@ -373,6 +421,21 @@ func (w *world) read() {
 	}
 }
 
+// renew begins a restart, to a program that may offer other functions.
+func (w *world) renew() {
+	n := w.pool.Restart(w.now)
+	if n == 0 {
+		return
+	}
+	if w.restart != 0 {
+		w.t.Fatalf("restart to generation %d while the one to %d goes on", n, w.restart)
+	}
+	w.restart = n
+	w.functions[n] = [][]Function{
+		functions, functions, {{"g", "bytes"}, {"f", "json"}}, {{"missing", "json"}, {"f", "json"}, {"g", "bytes"}}, {{"g", "bytes"}}, {{"f", "proto"}, {"g", "bytes"}},
+	}[w.roll(6)]
+}
+
 var functions = []Function{{"f", "json"}, {"g", "bytes"}}
 
 // work is a worker doing what comes next.
@@ -383,7 +446,7 @@ func (w *world) work(a *actor) {
 	case a.phase == 0:
 		w.pool.Spawned(w.now, a.id)
 		a.credit = []int{1, 4, 1024}[w.roll(3)]
-		w.pool.Registered(w.now, a.id, Hello{functions, a.credit, 10 + 40*w.roll(4)})
+		w.pool.Registered(w.now, a.id, Hello{w.functions[a.gen], a.credit, 10 + 40*w.roll(4)})
 		a.phase = 1
 	case a.phase == 1:
 		if a.stopped || a.termed {
@@ -458,6 +521,7 @@ func (w *world) answer(a *actor) {
 		for _, seq := range h.seqs[from:h.end] {
 			h.call.holder[seq] = 0
 		}
+		a.given -= h.end - from
 		h.end = from
 		if h.done == h.end {
 			a.chunks = append(a.chunks[:i:i], a.chunks[i+1:]...)
@@ -538,30 +602,22 @@ func (w *world) finish(end func()) {
 		w.pool.EndInput(w.now, c.spec.ID)
 	}
 	w.settle()
+	for i := 0; w.restart != 0 || slices.ContainsFunc(w.calls, func(c *client) bool { return !c.over }); i++ {
+		if i > 10_000 {
+			w.t.Fatalf("nothing goes on: restart to %d, state %v, %d calls, %d workers", w.restart, w.pool.State(), len(w.pool.calls), len(w.pool.workers))
+		}
+		w.behave(100 * time.Millisecond)
+	}
 	end()
 	w.settle()
 	for i := 0; !w.joined; i++ {
 		if i > 10_000 {
 			w.t.Fatalf("not joined: state %v, %d calls, %d workers", w.pool.State(), len(w.pool.calls), len(w.pool.workers))
 		}
-		for _, c := range w.calls {
-			for _, u := range c.unread {
-				w.pool.Written(w.now, c.spec.ID, u[0], u[1])
-			}
-			c.unread = nil
-		}
-		for _, a := range append([]*actor(nil), w.workers...) {
-			for len(a.revokes) > 0 && !a.killed {
-				w.answer(a)
-			}
-			w.work(a)
-		}
-		w.settle()
-		if at, ok := w.pool.NextDeadline(); ok && len(w.workers) == 0 {
-			w.now = at
-		} else {
-			w.now = w.now.Add(time.Millisecond)
-		}
+		w.behave(time.Millisecond)
+	}
+	if w.restart != 0 {
+		w.t.Fatalf("nobody was told of the end of the restart to generation %d", w.restart)
 	}
 	for _, c := range w.calls {
 		if !c.over {
@@ -575,12 +631,49 @@ func (w *world) finish(end func()) {
 	w.settle()
 }
 
+// behave is everybody doing what they should, and then some time.
+func (w *world) behave(d time.Duration) {
+	for _, c := range w.calls {
+		for _, u := range c.unread {
+			w.pool.Written(w.now, c.spec.ID, u[0], u[1])
+		}
+		c.unread = nil
+	}
+	for _, a := range append([]*actor(nil), w.workers...) {
+		for len(a.revokes) > 0 && !a.killed {
+			w.answer(a)
+		}
+		w.work(a)
+	}
+	w.settle()
+	if at, ok := w.pool.NextDeadline(); ok && len(w.workers) == 0 {
+		w.now = at
+	} else {
+		w.now = w.now.Add(d)
+	}
+}
+
 func simulate(t testing.TB, dice []byte) {
 	t.Helper()
-	w := &world{t: t, dice: dice, now: time.Unix(1_000_000_000, 0)}
-	w.pool = New(Config{
+	w := &world{t: t, dice: dice, now: time.Unix(1_000_000_000, 0), functions: map[int][]Function{1: functions}, generation: 1}
+	w.cfg = Config{
 		Workers: 1 + w.roll(4), WindowBytes: 100 + 100*w.roll(10), MaxChunkTasks: 8 + w.roll(60), MaxChunkBytes: 20 + w.roll(200),
-	})
+		Spares: w.roll(3), Rand: func() float64 { return float64(w.roll(10)) / 10 },
+	}
+	if w.roll(2) == 0 {
+		w.cfg.MaxTasks = 1 + w.roll(40)
+	}
+	if w.roll(2) == 0 {
+		w.cfg.MaxAge = time.Duration(1+w.roll(20)) * 100 * time.Millisecond
+	}
+	if w.roll(2) == 0 {
+		w.cfg.MaxIdle, w.cfg.MinWorkers = time.Duration(1+w.roll(20))*100*time.Millisecond, w.roll(3)
+	}
+	if w.roll(2) == 0 {
+		w.cfg.DrainMemory = 1000
+	}
+	w.size = w.cfg.Workers
+	w.pool = New(w.cfg)
 	w.settle()
 	for len(w.dice) > 0 && !w.joined {
 		w.step()

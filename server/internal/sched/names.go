@@ -9,14 +9,15 @@ var (
 	states   = [...]string{Open: "open", Degraded: "degraded", Closed: "closed", Terminated: "terminated", Joined: "joined"}
 	kinds    = [...]string{
 		Spawn: "spawn", Dispatch: "dispatch", CancelTask: "cancel task", Revoke: "revoke", Stop: "stop", Signal: "signal", Kill: "kill", Inspect: "inspect",
-		Opened: "opened", Refused: "refused", Deliver: "deliver", Ended: "ended", StateChange: "state change",
+		Opened: "opened", Refused: "refused", Deliver: "deliver", Ended: "ended", Restarted: "restarted", StateChange: "state change",
 	}
 	reasons = [...]string{
 		NoReason: "no reason", UnknownFunction: "unknown function", WrongEncoding: "wrong encoding", BootFailure: "boot failure", PoolClosed: "pool closed",
 		PoolTerminated: "pool terminated", CallCancelled: "call cancelled", TaskTimedOut: "task timed out", QueueTimedOut: "queue timed out",
+		RanItsTasks: "ran its tasks", TooOld: "too old", TookMemory: "took memory", IdleTooLong: "idle for too long", NotNeeded: "not needed", Replaced: "replaced",
 		NeverRegistered: "never registered", NeverReady: "never ready", IgnoredStop: "ignored stop", Misbehaved: "misbehaved", TooLarge: "too large", Stopping: "stopping",
 	}
-	activities = [...]string{Starting: "starting", Idle: "idle", Busy: "busy", Leaving: "stopping"}
+	activities = [...]string{Starting: "starting", Idle: "idle", Busy: "busy", Leaving: "stopping", Spare: "spare"}
 )
 
 func name[T ~uint8](names []string, x T) string {

@@ -24,7 +24,7 @@ type Pool struct {
 	degraded   bool
 	told       State // the last StateChange
 
-	functions []function // nil until the first Hello
+	functions []*function // nil until the first Hello
 	workers   map[WorkerID]*worker
 	calls     map[CallID]*call
 	users     map[uint32]*user
@@ -39,6 +39,24 @@ type Pool struct {
 	takeAt    moment // take back no earlier; see takeBack
 	takeEvery moment
 	taker     node[alarm]
+
+	target   int           // workers that should run tasks…
+	asleep   int           // …less so many, which were stopped because they were idle
+	crew     int           // workers that are ready to run tasks
+	retiring int           // of these, the ones that get no more
+	standby  list[*worker] // spares that are ready; the first one joins next
+	spares   int           // how many that are
+	overdue  list[*worker] // those that should be replaced, and wait for their turn
+	leaver   *worker       // the one whose turn it is, until it has exited
+	rester   node[alarm]   // somebody may have been idle for too long then
+
+	generation     *generation // of processes that are started; see restart.go
+	lastGeneration int
+	coming         *generation // that has not had a ready worker yet
+	trial          *slot       // of its first worker
+	rolling        bool        // old workers are being replaced
+	old            int         // how many there are
+	replaced       int         // how many there have been
 
 	slots        []*slot
 	vacant       list[*slot] // slots whose process can be started now
@@ -86,30 +104,26 @@ func New(cfg Config) *Pool {
 	cfg = cfg.withDefaults()
 	p := &Pool{
 		cfg:     cfg,
+		target:  cfg.Workers,
 		told:    Open,
 		workers: make(map[WorkerID]*worker, cfg.Workers),
 		calls:   make(map[CallID]*call),
 		users:   make(map[uint32]*user),
-		slots:   make([]*slot, cfg.Workers),
-		crashes: make([]moment, max(5, 2*cfg.Workers)+1),
+		crashes: make([]moment, crashRing(cfg.Workers)),
 		out:     new(outbox),
 		shown:   new(outbox),
 	}
-	p.taker.of, p.prober.of = wakeUp{}, wakeUp{}
+	p.taker.of, p.prober.of, p.rester.of = wakeUp{}, wakeUp{}, wakeUp{}
 	p.takeEvery = takeEvery
-	for i := range p.slots {
-		s := new(slot)
-		s.place.of, s.alarm.of = s, s
-		p.slots[i] = s
-		p.vacant.pushBack(&s.place)
-	}
+	p.lastGeneration = 1
+	p.generation = &generation{number: 1}
 	return p
 }
 
 func (c Config) withDefaults() Config {
 	c.Workers = max(1, c.Workers)
 	if c.MaxStarting <= 0 {
-		c.MaxStarting = c.Workers
+		c.MaxStarting = c.Workers + max(0, c.Spares)
 	}
 	if c.Rand == nil {
 		c.Rand = func() float64 { return 0.5 }
@@ -179,8 +193,10 @@ func (p *Pool) Settle(now time.Time) []Effect {
 		a.of.due(p)
 	}
 	if !p.terminated {
-		p.fill()
-		p.dispatch()
+		for again := true; again; again = p.rouse() {
+			p.fill()
+			p.dispatch()
+		}
 		p.takeBack()
 		if p.degraded {
 			p.failWaiting()
@@ -297,6 +313,9 @@ func (p *Pool) inOrder() []*call {
 
 // dismiss asks the workers of a closed pool without calls to stop. Those that cannot hear it yet are killed.
 func (p *Pool) dismiss() {
+	if p.restarting() {
+		p.endRestart(PoolClosed, nil)
+	}
 	for _, s := range p.slots {
 		w := s.worker
 		switch {

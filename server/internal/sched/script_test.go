@@ -169,15 +169,21 @@ func (s *script) event(f []string) {
 		s.start, s.held = s.now, map[WorkerID][]*told{}
 		s.pool = New(Config{
 			Workers: num("workers", 1), MaxStarting: num("starting", 0), WindowBytes: num("window", 0), MaxChunkTasks: num("tasks", 0),
-			CancelGrace: dur("grace"), TargetChunk: dur("target"), Prefetch: dur("prefetch"),
+			Spares: num("spares", 0), MaxTasks: num("max-tasks", 0), MaxAge: dur("max-age"), MaxIdle: dur("max-idle"), MinWorkers: num("min", 0),
+			DrainMemory: int64(num("drain-memory", 0)), CancelGrace: dur("grace"), TargetChunk: dur("target"), Prefetch: dur("prefetch"),
 		})
 	case "tick":
 	case "spawned":
 		p.Spawned(s.now, WorkerID(arg(0)))
 	case "hello", "up":
 		h := Hello{Functions: []Function{{"f", "json"}, {"g", "bytes"}}, CreditTasks: num("tasks", 1024), CreditBytes: num("bytes", 1<<20)}
-		if opt["functions"] == "none" {
+		switch opt["functions"] {
+		case "none":
 			h.Functions = nil
+		case "new": // g has another place, f another encoding, and there is a new one
+			h.Functions = []Function{{"g", "bytes"}, {"f", "proto"}, {"h", "json"}}
+		case "more":
+			h.Functions = append([]Function{{"h", "json"}}, h.Functions...)
 		}
 		for _, w := range pos {
 			p.Registered(s.now, WorkerID(w), h)
@@ -254,6 +260,14 @@ func (s *script) event(f []string) {
 		}
 		delete(s.held, w)
 		p.Exited(s.now, w, x)
+	case "memory":
+		p.Memory(s.now, WorkerID(arg(0)), int64(arg(1)))
+	case "resize":
+		p.Resize(s.now, arg(0))
+	case "restart":
+		if p.Restart(s.now) == 0 {
+			s.say("no restart")
+		}
 	case "close":
 		p.Close(s.now)
 	case "terminate":
@@ -273,7 +287,7 @@ func (s *script) event(f []string) {
 // report is the next n tasks of what w runs.
 func (s *script) report(w WorkerID, n int, opt map[string]string, bytes int, ran time.Duration) Report {
 	if len(s.held[w]) == 0 {
-		s.t.Fatalf("worker %d holds nothing", w)
+		s.t.Fatalf("worker %d holds nothing after\n%s", w, s.out.String())
 	}
 	k := s.held[w][0]
 	if n == 0 {
@@ -315,16 +329,36 @@ func (s *script) say(format string, args ...any) { fmt.Fprintf(&s.out, "\t"+form
 func (s *script) tell(e *Effect) {
 	switch e.Kind {
 	case Spawn:
-		s.say("spawn worker %d", e.Worker)
+		if e.Generation > 1 {
+			s.say("spawn worker %d, generation %d", e.Worker, e.Generation)
+		} else {
+			s.say("spawn worker %d", e.Worker)
+		}
 	case Dispatch:
 		s.held[e.Worker] = append(s.held[e.Worker], &told{id: e.Chunk.ID, n: e.Chunk.N})
-		s.say("worker %d: chunk %d, call %d %s, attempt %d", e.Worker, e.Chunk.ID, e.Call, seqs(e.Chunk.Parts), e.Chunk.Attempt)
+		text := fmt.Sprintf("worker %d: chunk %d, call %d %s, attempt %d", e.Worker, e.Chunk.ID, e.Call, seqs(e.Chunk.Parts), e.Chunk.Attempt)
+		if e.Chunk.Function > 0 {
+			text += fmt.Sprintf(", function %d", e.Chunk.Function)
+		}
+		s.say("%s", text)
 	case CancelTask:
 		s.say("worker %d: cancel chunk %d place %d", e.Worker, e.ChunkID, e.Offset)
 	case Revoke:
 		s.say("worker %d: give back chunk %d from %d", e.Worker, e.ChunkID, e.Offset)
-	case Stop, Inspect:
+	case Stop:
+		if e.Reason != NoReason {
+			s.say("worker %d: stop, %v", e.Worker, e.Reason)
+		} else {
+			s.say("worker %d: stop", e.Worker)
+		}
+	case Inspect:
 		s.say("worker %d: %v", e.Worker, e.Kind)
+	case Restarted:
+		if e.Reason != NoReason {
+			s.say("restart to generation %d: failed, %v%s", e.Generation, e.Reason, because(e.Why))
+		} else {
+			s.say("restart to generation %d: done, %d replaced", e.Generation, e.Offset)
+		}
 	case Signal, Kill:
 		s.say("worker %d: %v, %v", e.Worker, e.Kind, e.Reason)
 	case Opened:
@@ -381,6 +415,9 @@ func seqs(parts []Part) string {
 
 func (s *script) show() {
 	i := s.pool.Info()
+	if i.Spare > 0 || i.Generation > 1 {
+		s.say("%d spare, generation %d", i.Spare, i.Generation)
+	}
 	s.say("pool %v: %d starting, %d idle, %d busy, %d calls, %d tasks pending, %d done", i.State, i.Starting, i.Idle, i.Busy, i.Calls, i.Pending, i.Done)
 	for _, w := range s.pool.Workers() {
 		line := fmt.Sprintf("worker %d %v, %d tasks done", w.ID, w.Activity, w.Done)

@@ -2,12 +2,13 @@ package sched
 
 import "time"
 
-// Where workers come from. A pool has a slot per worker. When the process of a slot ends, the next one is started at once if the last
+// Where workers come from. A pool has a slot per process. When the process of a slot ends, the next one is started at once if the last
 // one had done its duty or a task was to blame, else after a back-off that doubles. When no worker is ready and it does not look as if
 // any process would do, the pool is degraded: it tries with one at a time, and calls do not wait for it.
 
 // slot is the place of a worker. It is vacant, or has a worker, or waits for the end of its back-off.
 type slot struct {
+	index    int // in the pool's slots
 	worker   *worker
 	failures int // exits in a row that nothing excuses
 	place    link[*slot]
@@ -20,6 +21,23 @@ const (
 	crashInterval = time.Minute      // so do more than max(5, 2·Workers) crashes within this
 )
 
+func (p *Pool) addSlot() *slot {
+	s := &slot{index: len(p.slots)}
+	s.place.of, s.alarm.of = s, s
+	p.slots = append(p.slots, s)
+	return s
+}
+
+// removeSlot takes away a slot that has no worker and no back-off.
+func (p *Pool) removeSlot(s *slot) {
+	s.place.leave()
+	last := len(p.slots) - 1
+	p.slots[s.index] = p.slots[last]
+	p.slots[s.index].index = s.index
+	p.slots[last] = nil
+	p.slots = p.slots[:last]
+}
+
 // due is the end of the back-off.
 func (s *slot) due(p *Pool) { p.vacant.pushBack(&s.place) }
 
@@ -28,6 +46,7 @@ func (p *Pool) fill() {
 	if p.closed && len(p.calls) == 0 {
 		return
 	}
+	p.staff()
 	limit := p.cfg.MaxStarting
 	if p.degraded {
 		if p.now < p.probeAt {
@@ -38,15 +57,21 @@ func (p *Pool) fill() {
 	for p.starting < limit && !p.vacant.empty() {
 		s := p.vacant.front.of
 		s.place.leave()
-		p.lastWorker++
-		w := &worker{id: p.lastWorker, slot: s, born: p.now}
-		w.line.of, w.alarm.of = w, w
-		s.worker = w
-		p.workers[w.id] = w
-		p.starting++
-		p.move(w, starting)
-		p.emit(Spawn).Worker = w.id
+		p.spawn(s, p.generation)
 	}
+}
+
+// spawn starts a process.
+func (p *Pool) spawn(s *slot, g *generation) {
+	p.lastWorker++
+	w := &worker{id: p.lastWorker, slot: s, generation: g, born: p.now}
+	w.line.of, w.alarm.of, w.flawed.of = w, w, w
+	s.worker = w
+	p.workers[w.id] = w
+	p.starting++
+	p.move(w, starting)
+	e := p.emit(Spawn)
+	e.Worker, e.Generation = w.id, g.number
 }
 
 // booted is good news: a worker is ready.
@@ -72,15 +97,20 @@ func (p *Pool) vacate(w *worker, exit *Exit, blamed bool) {
 	if p.closed && len(p.calls) == 0 {
 		return
 	}
+	if s == p.trial {
+		p.endRestart(BootFailure, exit.Why)
+		p.removeSlot(s)
+		return
+	}
 	ready := w.ready != 0
-	if blamed || ready && (w.done > 0 || p.now-w.ready >= proven || w.reason == CallCancelled || w.reason == TaskTimedOut) {
+	if blamed || w.asked || ready && (w.done > 0 || p.now-w.ready >= proven || w.reason == CallCancelled || w.reason == TaskTimedOut) {
 		s.failures = 0
 		p.vacant.pushBack(&s.place)
 		return
 	}
 	p.why = exit.Why
 	p.trouble++
-	crashed := p.count()
+	crashed := p.crashed()
 	if !ready {
 		p.bootFailures++
 	}
@@ -106,8 +136,8 @@ func (p *Pool) vacate(w *worker, exit *Exit, blamed bool) {
 	}
 }
 
-// count takes note of a crash, and tells whether there were too many lately.
-func (p *Pool) count() bool {
+// crashed takes note of a crash, and tells whether there were too many lately.
+func (p *Pool) crashed() bool {
 	p.crashes[p.crash] = p.now
 	p.crash = (p.crash + 1) % len(p.crashes)
 	oldest := p.crashes[p.crash]

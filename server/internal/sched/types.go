@@ -32,12 +32,20 @@ func (s Outcomes) Has(o Outcome) bool { return s&(1<<o) != 0 }
 
 // Config is how a pool behaves. New fills zero fields with the defaults.
 type Config struct {
-	Workers      int           // processes to keep; required
-	MaxStarting  int           // processes that may be starting at once; default min(Workers, max(2, CPUs)) is the shell's business, 0 means Workers
+	Workers      int           // that run tasks; required
+	Spares       int           // ready workers kept beside them; a spare runs no task until it takes the place of a worker that leaves
+	MaxStarting  int           // processes that may be starting at once; default min(Workers, max(2, CPUs)) is the shell's business, 0 means Workers and Spares
 	StartTimeout time.Duration // from Spawn to Registered; default 10 s
 	ReadyTimeout time.Duration // from Registered to Ready; default 60 s
 	CancelGrace  time.Duration // from cancelling a task, from its timeout, or from Stop, to SIGTERM; default 5 s
 	KillDelay    time.Duration // from SIGTERM to SIGKILL; default 2 s
+
+	// When a worker is replaced, though nothing is wrong with it. 0: never.
+	MaxTasks    int           // it has been given so many tasks, or up to a tenth less by Rand
+	MaxAge      time.Duration // it has been ready for so long, ±10 % by Rand
+	DrainMemory int64         // Memory says more bytes than this, and it has run a task
+	MaxIdle     time.Duration // it has had no task for so long: it stops, and is replaced when there is work again…
+	MinWorkers  int           // …but so many stay
 
 	BackoffMin time.Duration  // default 100 ms, doubled per abnormal exit of the slot in a row…
 	BackoffMax time.Duration  // …up to this; default 30 s. ±20 % by Rand
@@ -150,11 +158,11 @@ const (
 type Kind uint8
 
 const (
-	Spawn       Kind = iota // start process Worker; answer Spawned, later Registered, Ready, Exited
+	Spawn       Kind = iota // start process Worker with the program of Generation; answer Spawned, later Registered, Ready, Exited
 	Dispatch                // send Chunk to Worker
 	CancelTask              // send CancelTask(ChunkID, Offset) to Worker
 	Revoke                  // send Revoke(ChunkID, Offset) to Worker; answer Returned
-	Stop                    // send Stop to Worker
+	Stop                    // send Stop to Worker; Reason says why, when it is not for the end of the pool
 	Signal                  // SIGTERM to Worker's process group
 	Kill                    // SIGKILL to Worker's process group; Reason says why
 	Inspect                 // read Worker's progress record; answer Progress
@@ -162,10 +170,11 @@ const (
 	Refused                 // Call ends, instead of Opened: Reason and Why say why. Its tasks have no outcome
 	Deliver                 // outcomes for Call: see Delivery
 	Ended                   // Call has had an outcome for every task, or was cancelled; nothing follows for it
+	Restarted               // the restart to Generation is over. With a Reason, it has failed: the program stays what it was. Why is the Exit.Why of its worker, or the name of a function
 	StateChange             // the pool is now in State
 )
 
-// Reason says why, in Refused, Kill and Delivery.
+// Reason says why, in Refused, Stop, Kill, Restarted and Delivery.
 type Reason uint8
 
 const (
@@ -178,6 +187,12 @@ const (
 	CallCancelled
 	TaskTimedOut
 	QueueTimedOut
+	RanItsTasks // Config.MaxTasks
+	TooOld      // Config.MaxAge
+	TookMemory  // Config.DrainMemory
+	IdleTooLong // Config.MaxIdle
+	NotNeeded   // there are more workers than Workers and Spares
+	Replaced    // by a worker of a newer generation
 	NeverRegistered
 	NeverReady
 	IgnoredStop
@@ -191,7 +206,7 @@ const (
 type Chunk struct {
 	ID          ChunkID
 	Call        CallID
-	Function    int // place in Hello.Functions
+	Function    int // place in the worker's Hello.Functions
 	Attempt     int // from 1
 	Parts       []Part
 	N           int
@@ -222,8 +237,10 @@ type Effect struct {
 	Call     CallID
 	Chunk    *Chunk
 	ChunkID  ChunkID
-	Offset   int
+	Offset   int // in Restarted: how many workers have been replaced
 	Delivery *Delivery
 	Why      any
 	Encoding string
+
+	Generation int
 }

@@ -19,14 +19,24 @@ const (
 
 // worker is a process, from Spawn to Exited.
 type worker struct {
-	id    WorkerID
-	slot  *slot
-	hello Hello
-	state workerState
-	born  moment
-	ready moment // 0: never
-	alarm node[alarm]
-	line  link[*worker] // idle, hungry or neither
+	id         WorkerID
+	slot       *slot
+	generation *generation
+	old        bool // a restart is to replace it
+	hello      Hello
+	state      workerState
+	born       moment
+	ready      moment // 0: never
+	alarm      node[alarm]
+	line       link[*worker] // standby, idle, hungry or none
+
+	spare    bool          // stands by; it gets no tasks
+	left     int           // tasks that it may still be given
+	expires  moment        // when it has reached its age; 0: never
+	flaw     Reason        // why it is overdue, if it is
+	flawed   link[*worker] // overdue, or not
+	retiring Reason        // why it gets no more tasks
+	asked    bool          // to stop
 
 	chunks  list[*chunk] // what it holds; it runs the first task without outcome of the first one
 	tasks   int          // in them, without outcome
@@ -52,7 +62,7 @@ type worker struct {
 // function is a Function with what is known about it.
 type function struct {
 	Function
-	place int
+	place [2]int // in the list of each side's generation; -1: not there
 	est   estimate
 }
 
@@ -78,9 +88,15 @@ func (p *Pool) place(w *worker) {
 			p.loaded--
 		}
 	}
+	if w.state == live && w.tasks == 0 && (w.left == 0 || w.retiring != NoReason) {
+		p.stop(w) // which places it
+		return
+	}
 	var to *list[*worker]
 	switch {
 	case w.state != live:
+	case w.spare:
+		to = &p.standby
 	case w.tasks == 0:
 		to = &p.idle
 	case p.hungers(w):
@@ -97,6 +113,12 @@ func (p *Pool) place(w *worker) {
 	case &p.hungry:
 		w.line.leave()
 		to.pushBack(&w.line)
+	case &p.standby:
+		if p.rolling && !w.old { // it is what others wait for
+			to.pushFront(&w.line)
+		} else {
+			to.pushBack(&w.line)
+		}
 	default:
 		w.line.leave()
 	}
@@ -104,6 +126,9 @@ func (p *Pool) place(w *worker) {
 
 // hungers tells whether a busy worker should get more. Once it does, it gets chunks as long as another one like the last fits.
 func (p *Pool) hungers(w *worker) bool {
+	if w.left == 0 || w.retiring != NoReason {
+		return false
+	}
 	ahead, enough := w.ahead(), p.cfg.Prefetch/2
 	if k := w.chunks.back.of; w.line.in == &p.hungry {
 		ahead, enough = ahead+moment(k.end-k.done)*k.cost, p.cfg.Prefetch+1
@@ -127,9 +152,11 @@ func (p *Pool) move(w *worker, to workerState) {
 		p.starting--
 	case w.state == live:
 		p.ready--
+		p.count(w, -1)
 	}
 	if to == live {
 		p.ready++
+		p.count(w, 1)
 	}
 	w.state = to
 	p.place(w)
@@ -171,8 +198,27 @@ func (w *worker) due(p *Pool) {
 	}
 }
 
+// count enters w, which is live, in the accounts of who works, or takes it out.
+func (p *Pool) count(w *worker, n int) {
+	w.flawed.leave()
+	if w.spare {
+		p.spares += n
+		return
+	}
+	p.crew += n
+	if w.retiring != NoReason {
+		p.retiring += n
+	}
+}
+
 func (p *Pool) stop(w *worker) {
-	p.emit(Stop).Worker = w.id
+	r := w.retiring
+	if w.left == 0 && r == NoReason {
+		r = RanItsTasks
+	}
+	w.asked = true
+	e := p.emit(Stop)
+	e.Worker, e.Reason = w.id, r
 	p.move(w, leaving)
 }
 
@@ -209,7 +255,7 @@ func (p *Pool) Spawned(now time.Time, id WorkerID) {
 	}
 }
 
-// Registered says that a worker has said Hello. The first one tells the pool its functions, once and for all.
+// Registered says that a worker has said Hello. The first one of a generation tells which functions its workers have, once and for all.
 func (p *Pool) Registered(now time.Time, id WorkerID, h Hello) {
 	p.clock(now)
 	w := p.workers[id]
@@ -218,15 +264,13 @@ func (p *Pool) Registered(now time.Time, id WorkerID, h Hello) {
 	}
 	h.CreditTasks, h.CreditBytes = max(1, h.CreditTasks), max(0, h.CreditBytes)
 	w.hello = h
-	if p.functions == nil {
-		p.functions = make([]function, len(h.Functions))
-		for i, f := range h.Functions {
-			p.functions[i] = function{Function: f, place: i}
+	switch g := w.generation; {
+	case g.functions == nil:
+		g.functions = append([]Function{}, h.Functions...)
+		if g == p.generation {
+			p.adopt()
 		}
-		for _, c := range p.inOrder() {
-			p.open(c)
-		}
-	} else if !slices.EqualFunc(p.functions, h.Functions, func(have function, f Function) bool { return have.Function == f }) {
+	case !slices.Equal(g.functions, h.Functions):
 		p.misbehaved(w, "its functions are not those of the pool's first worker")
 		return
 	}
@@ -241,6 +285,13 @@ func (p *Pool) Ready(now time.Time, id WorkerID) {
 		return
 	}
 	w.ready, w.since = p.now, p.now
+	unfit := w.generation == p.coming && !p.takeOver()
+	w.spare = unfit || p.crew >= p.want()
+	p.span(w)
 	p.move(w, live)
+	p.aged(w)
 	p.booted()
+	if unfit {
+		p.retire(w, Replaced)
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"os"
@@ -39,6 +40,12 @@ var (
 		case <-ctx.Done():
 			return 0, ctx.Err()
 		}
+	})
+	_ = workerproc.Func("print", func(_ context.Context, lines int) (int, error) {
+		for i := range lines {
+			fmt.Println("line", i)
+		}
+		return lines, nil
 	})
 	_ = workerproc.Func("die_at_3", func(_ context.Context, i int) (int, error) {
 		if i == 3 {

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/procpool/procpool/client"
+)
+
+func newLogsCommand(g *globals) *cobra.Command {
+	var (
+		follow bool
+		tail   int
+		output string
+	)
+	cmd := &cobra.Command{
+		Use:   "logs [POOL]",
+		Short: "Show what workers wrote and how they ended, of one pool or of all",
+		Long: `Logs shows the last lines that workers wrote to stdout and stderr, and how workers ended. The daemon keeps 1,000 lines of each
+pool, or 1 MiB. A worker that writes faster than 1,000 lines or 1 MiB a second loses lines; a line of its own says how many.
+
+With -f it goes on until the pool has ended or, without a pool, the daemon stops; pools that are made meanwhile are shown too.`,
+		Example: `  procpool logs -f counting
+  procpool logs -n 1000 -o json | jq 'select(.exit)'`,
+		Args: cobra.MaximumNArgs(1),
+	}
+	cmd.RunE = func(_ *cobra.Command, args []string) error {
+		if output != "text" && output != "json" {
+			return fmt.Errorf("-o %s: the output is text or json", output)
+		}
+		if tail < 0 {
+			return fmt.Errorf("-n %d: it must be 0 or more", tail)
+		}
+		return withClient(g, func(ctx context.Context, c *client.Client, args []string) error {
+			write := writeNewsText
+			if output == "json" {
+				write = writeNewsJSON
+			}
+			logs := c.Logs
+			if follow {
+				logs = c.FollowLogs
+			}
+			for n, err := range logs(ctx, strings.Join(args, ""), tail) {
+				if err == nil {
+					err = write(cmd.OutOrStdout(), &n)
+				}
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		})(cmd, args)
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.BoolVarP(&follow, "follow", "f", false, "go on with what comes")
+	f.IntVarP(&tail, "lines", "n", 100, "how many of each pool's last lines")
+	f.StringVarP(&output, "output", "o", "text", "text, or json: an object per line")
+	return cmd
+}
+
+// streamNames are the streams of a worker. A stream that a later daemon has has none.
+var streamNames = map[int]string{1: "stdout", 2: "stderr"}
+
+const newsTime = "2006-01-02 15:04:05.000"
+
+func writeNewsText(w io.Writer, n *client.News) (err error) {
+	switch {
+	case n.Output != nil:
+		o := n.Output
+		rest := ""
+		if o.Truncated {
+			rest = " … (the line is longer)"
+		}
+		_, err = fmt.Fprintf(w, "%s %s %s: %s%s\n", o.Time.Local().Format(newsTime), o.Worker, streamNames[o.Stream], o.Line, rest)
+	case n.Exit != nil:
+		e := n.Exit
+		_, err = fmt.Fprintf(w, "%s %s ended: %s\n", e.Time.Local().Format(newsTime), e.Worker, e.Reason)
+	default:
+		_, err = fmt.Fprintf(w, "procpool: %d lines were not read in time and are missing here\n", n.Dropped)
+	}
+	return err
+}
+
+// newsJSON is news for a script: a line, an exit, or how many of them are missing.
+type newsJSON struct {
+	Time      *time.Time `json:"time,omitempty"`
+	Worker    string     `json:"worker,omitempty"`
+	Pid       int        `json:"pid,omitempty"`
+	Stream    string     `json:"stream,omitempty"`
+	Line      *text      `json:"line,omitempty"`
+	Truncated bool       `json:"truncated,omitempty"`
+	Partial   bool       `json:"partial,omitempty"`
+	Exit      *exitJSON  `json:"exit,omitempty"`
+	Dropped   int        `json:"dropped,omitempty"`
+}
+
+type exitJSON struct {
+	ExitCode    int      `json:"exit_code"`
+	Signal      string   `json:"signal,omitempty"`
+	OOMKilled   bool     `json:"oom_killed,omitempty"`
+	Reason      string   `json:"reason"`
+	CrashReport []string `json:"crash_report,omitempty"`
+}
+
+func writeNewsJSON(w io.Writer, n *client.News) error {
+	j := newsJSON{Dropped: n.Dropped}
+	if o := n.Output; o != nil {
+		line := text(o.Line)
+		j.Time, j.Worker, j.Pid, j.Stream, j.Line = &o.Time, o.Worker, o.Pid, streamNames[o.Stream], &line
+		j.Truncated, j.Partial = o.Truncated, o.Partial
+	}
+	if e := n.Exit; e != nil {
+		j.Time, j.Worker, j.Pid = &e.Time, e.Worker, e.Pid
+		j.Exit = &exitJSON{ExitCode: e.ExitCode, Signal: e.Signal, OOMKilled: e.OOMKilled, Reason: e.Reason, CrashReport: e.CrashReport}
+	}
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	return enc.Encode(j)
+}
