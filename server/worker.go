@@ -253,15 +253,12 @@ func (w *worker) kill(why sched.Reason, detail any) {
 	}
 }
 
-// inspect looks into the worker's progress record: which task runs, and since when.
+// inspect looks into the worker's progress record: which task runs, and since when. A record that cannot be read says that none does.
 func (w *worker) inspect() {
 	if w.proc == nil {
 		return
 	}
-	rec, ok := w.proc.Progress()
-	if !ok {
-		return
-	}
+	rec, _ := w.proc.Progress()
 	w.pool.post(func(now time.Time) {
 		w.pool.core.Progress(now, w.id, sched.ChunkID(rec.Chunk), rec.Offset, rec.Started, rec.Running)
 	})
