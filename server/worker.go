@@ -295,6 +295,10 @@ func (w *worker) said(now time.Time, m *wire.AttachRequest) {
 		core.Returned(now, w.id, sched.ChunkID(r.Chunk), int(r.From))
 	}
 	for i := range m.Results {
+		if v := &m.Results[i].Values; len(v.Data) > wire.MaxItem && v.Largest() > wire.MaxItem {
+			core.Misbehaved(now, w.id, fmt.Sprintf("it reported a result of %d bytes; at most %d are allowed", v.Largest(), wire.MaxItem))
+			return
+		}
 		core.Results(now, w.id, report(&m.Results[i]))
 	}
 	if n := len(m.Results); n > 0 {

@@ -52,11 +52,13 @@ func (p *Pool) bury(w *worker, exit *Exit) bool {
 	front := w.chunks.front.of
 	var guilty *chunk
 	lost := 0 // up to this place of it
-	switch k := w.find(exit.Chunk); {
+	switch k, condemned := w.find(exit.Chunk), w.find(w.condemned); {
 	case !exit.Known || w.reason == Misbehaved || exit.absurd(k, front):
 		guilty, lost = front, front.done+1
 	case exit.Running && k != nil && exit.Offset >= k.done:
 		guilty, lost = k, exit.Offset+1
+	case condemned != nil && w.offset >= condemned.done && w.offset < condemned.end: // it was killed for this one, begun or not
+		guilty, lost = condemned, w.offset+1
 	case exit.Kind == ExitAbnormal && front.call.suspect(front.todo.next()):
 		guilty, lost = front, front.done+1
 	}
