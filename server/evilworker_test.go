@@ -68,6 +68,7 @@ func init() {
 		},
 		"ignores SIGTERM": func(context.Context) (string, error) { signal.Ignore(syscall.SIGTERM); select {} },
 		"obeys":           func(ctx context.Context) (string, error) { <-ctx.Done(); return "", ctx.Err() },
+		"has a family":    func(context.Context) (string, error) { return "", family(false) },
 		"leaves a family and dies": func(context.Context) (string, error) {
 			return "", errors.Join(family(false), syscall.Kill(os.Getpid(), syscall.SIGKILL))
 		},
