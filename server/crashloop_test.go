@@ -24,31 +24,32 @@ func TestWorkersThatDoNotStart(t *testing.T) {
 		return client.Program(path)
 	}
 	const (
-		three = 3 * crashBound         // the third start that fails is the last that is waited for…
-		soon  = 300 * time.Millisecond // …after these back-offs
+		patience = 400 * time.Millisecond
+		three    = 3 * crashBound         // the third start that fails is the last that is waited for…
+		soon     = 300 * time.Millisecond // …after these back-offs
 	)
 	for _, row := range []struct {
-		worker  string
-		program client.PoolOption // instead
-		says    string
-		within  time.Duration // published
+		worker string
+		option client.PoolOption // another program, or a limit that is to be reached
+		says   string
+		within time.Duration // published
 	}{
 		{worker: "exits at once", says: "exit status 5", within: three + soon},
-		{worker: "never registers", says: "it did not say Hello within the start timeout: killed by SIGKILL", within: 2*startTimeout + three + soon},
-		{worker: "attaches and says nothing", says: "it did not say Hello within the start timeout: killed by SIGKILL", within: 2*startTimeout + three + soon},
+		{worker: "never registers", option: client.StartTimeout(patience), says: "it did not say Hello within the start timeout: killed by SIGKILL", within: 2*patience + three + soon},
+		{worker: "attaches and says nothing", option: client.StartTimeout(patience), says: "it did not say Hello within the start timeout: killed by SIGKILL", within: 2*patience + three + soon},
 		{worker: "says something else than hello", says: "exit status 0", within: three + soon},
 		{worker: "has a wrong token", says: "exit status 78", within: crashBound},
-		{worker: "has a wrong token and stays", says: "it did not say Hello within the start timeout: killed by SIGKILL", within: 2*startTimeout + three + soon},
+		{worker: "has a wrong token and stays", option: client.StartTimeout(patience), says: "it did not say Hello within the start timeout: killed by SIGKILL", within: 2*patience + three + soon},
 		{worker: "has a used token", says: "exit status 78", within: crashBound},
 		{worker: "speaks another version of the protocol", says: "the worker speaks protocol versions 7 to 9, this daemon 1 to 1", within: crashBound},
 		{worker: "has a function without a name", says: `the function name "" has 0 bytes`, within: crashBound},
-		{worker: "is never ready", says: "its init function did not return within the ready timeout: killed by SIGKILL", within: 2*startTimeout + three + soon},
+		{worker: "is never ready", option: client.ReadyTimeout(patience), says: "its init function did not return within the ready timeout: killed by SIGKILL", within: 2*patience + three + soon},
 		{worker: "fails to initialise", says: "its init function failed: no licence", within: three + soon},
 		{worker: "leaves before it is ready", says: "exit status 0", within: three + soon},
 		{worker: "dies when it is ready", says: "exit status 1", within: 6*crashBound + soon}, // the sixth crash in a minute
-		{program: script("#!/no/such/python -u\n"), says: "its interpreter is not: /no/such/python -u", within: three + soon},
-		{program: script("hello\n"), says: "not an executable of this machine", within: three + soon},
-		{program: client.Program("/bin/false"), says: "exit status 1", within: three + soon},
+		{option: script("#!/no/such/python -u\n"), says: "its interpreter is not: /no/such/python -u", within: three + soon},
+		{option: script("hello\n"), says: "not an executable of this machine", within: three + soon},
+		{option: client.Program("/bin/false"), says: "exit status 1", within: three + soon},
 	} {
 		name := row.worker
 		if name == "" {
@@ -57,9 +58,9 @@ func TestWorkersThatDoNotStart(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			d := serve(t)
 			before := used(t)
-			options := []client.PoolOption{client.StartTimeout(startTimeout), client.ReadyTimeout(startTimeout)}
-			if row.program != nil {
-				options = append(options, row.program)
+			var options []client.PoolOption
+			if row.option != nil {
+				options = append(options, row.option)
 			}
 			began := time.Now()
 			pool := d.open(t, row.worker, options...)
@@ -192,20 +193,20 @@ func TestStoppedWorkers(t *testing.T) {
 			began := time.Now()
 			switch end {
 			case "timeout":
-				_, err := client.Apply(t.Context(), pool.Pool, do, "x", client.TaskTimeout(timeout))
+				_, err := client.Map(t.Context(), pool.Pool, do, []string{"hangs"}, client.TaskTimeout(timeout)) // should it not be stopped yet
 				if !errors.Is(err, client.ErrTimeout) {
 					t.Errorf("got %v, want a timeout", err)
 				}
 				promptly(t, "its outcome", time.Since(began), timeout+lateness+killBound)
-				pool.signal(t, resume) // the other one
 			case "cancel":
-				r := client.MapAsync(t.Context(), pool.Pool, do, good(2), client.ChunkSize(1))
+				r := client.MapAsync(t.Context(), pool.Pool, do, []string{"hangs", "hangs"}, client.ChunkSize(1))
 				eventually(t, func() string { return pool.cancelCalls(t, 2) })
 				if _, err := r.Get(t.Context()); !errors.Is(err, client.ErrCancelled) {
 					t.Errorf("got %v, want it cancelled", err)
 				}
 				promptly(t, "its outcome", time.Since(began), killBound)
 			}
+			pool.signal(t, resume) // those that had no task
 			pool.mustAnswer(t)
 			pool.rest(t, 2)
 			before.back(t)

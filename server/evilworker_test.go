@@ -184,7 +184,11 @@ func (w *evilWorker) live() error {
 	case "is never ready":
 		select {}
 	case "fails to initialise":
-		return errors.Join(w.say(&pb.AttachRequest{Ready: &pb.Ready{Error: &pb.TaskError{Message: "no licence"}}}), errors.New("no licence"))
+		err := errors.Join(w.say(&pb.AttachRequest{Ready: &pb.Ready{Error: &pb.TaskError{Message: "no licence"}}}), w.stream.CloseSend())
+		for err == nil { // until the daemon has read it
+			_, err = w.stream.Recv()
+		}
+		return errors.New("no licence")
 	case "leaves before it is ready":
 		return w.stream.CloseSend()
 	}

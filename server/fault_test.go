@@ -20,7 +20,7 @@ const (
 	gentle     = 20 * time.Millisecond                         // from a timeout to the outcome of one that heeds its context
 	lateness   = 100 * time.Millisecond                        // before the daemon looks whether a task is late
 	timeout    = 100 * time.Millisecond                        // of tasks
-	largeTime  = 50 * time.Millisecond                         // for a result of 32 MiB to travel
+	largeTime  = 400 * time.Millisecond                        // for a message of 64 MiB to travel
 	outlived   = 2*time.Second + crashBound                    // for a worker without its stream
 )
 

@@ -91,9 +91,8 @@ type pool struct {
 
 // Limits of the pools in these tests.
 const (
-	startTimeout = 400 * time.Millisecond
-	cancelGrace  = 200 * time.Millisecond
-	killDelay    = 100 * time.Millisecond
+	cancelGrace = 200 * time.Millisecond
+	killDelay   = 100 * time.Millisecond
 )
 
 // open opens a pool of workers. Evil is what is wrong with them; "": they are made with workerproc.
@@ -283,14 +282,11 @@ func (p *pool) cancelCalls(t *testing.T, running uint64) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range calls {
-		if c.RunningTasks < running {
-			return fmt.Sprintf("%d tasks run, want %d", c.RunningTasks, running)
-		}
-		if err := p.d.Cancel(t.Context(), c.Id); err != nil {
-			t.Fatal(err)
-		}
-		return ""
+	if len(calls) != 1 || calls[0].RunningTasks < running {
+		return fmt.Sprintf("the calls are %v, want one with %d running tasks", calls, running)
 	}
-	return "there is no call"
+	if err := p.d.Cancel(t.Context(), calls[0].Id); err != nil {
+		t.Fatal(err)
+	}
+	return ""
 }

@@ -97,7 +97,7 @@ func TestSoak(t *testing.T) {
 		{"SIGTERM to a worker", 5, func() { s.aWorker(func(pid int) { syscall.Kill(pid, syscall.SIGTERM) }) }},
 		{"stop a worker", 10, func() { s.aWorker(s.pause) }},
 		{"stop a client", 5, func() { s.pause(s.aClient().cmd.Process.Pid) }},
-		{"kill a client", 5, s.killClient},
+		{"kill a client", 2, s.killClient},
 		{"cancel a call", 5, s.cancelCall},
 	}
 	var lots []int // an action's index, as often as its weight
