@@ -278,15 +278,12 @@ func (w *worker) kill(why sched.Reason, detail any) {
 	}
 }
 
-// inspect looks into the worker's progress record: which task runs, and since when.
+// inspect looks into the worker's progress record: which task runs, and since when. A record that cannot be read says that none does.
 func (w *worker) inspect() {
 	if w.proc == nil {
 		return
 	}
-	rec, ok := w.proc.Progress()
-	if !ok {
-		return
-	}
+	rec, _ := w.proc.Progress()
 	w.pool.post(func(now time.Time) {
 		w.pool.core.Progress(now, w.id, sched.ChunkID(rec.Chunk), rec.Offset, rec.Started, rec.Running)
 	})
@@ -323,6 +320,10 @@ func (w *worker) said(now time.Time, m *wire.AttachRequest) {
 		core.Returned(now, w.id, sched.ChunkID(r.Chunk), int(r.From))
 	}
 	for i := range m.Results {
+		if v := &m.Results[i].Values; len(v.Data) > wire.MaxItem && v.Largest() > wire.MaxItem {
+			core.Misbehaved(now, w.id, fmt.Sprintf("it reported a result of %d bytes; at most %d are allowed", v.Largest(), wire.MaxItem))
+			return
+		}
 		core.Results(now, w.id, report(&m.Results[i]))
 	}
 	if n := len(m.Results); n > 0 {

@@ -13,6 +13,8 @@ import (
 	"github.com/procpool/procpool/proto/wire"
 	"github.com/procpool/procpool/workerproc"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // workerService lets workers in and carries chunks to them and results back. It is served on the private socket.
@@ -105,10 +107,24 @@ func (ws *workerService) Attach(stream grpc.BidiStreamingServer[pb.AttachRequest
 		w.send(stream)
 	}()
 	err = w.receive(stream)
+	if why, itsFault := unreadable(err); itsFault {
+		p.post(func(now time.Time) { p.core.Misbehaved(now, w.id, why) })
+	}
 	w.out.close()
 	<-sent
 	time.AfterFunc(streamGrace, func() { p.post(w.outlived) })
 	return err
+}
+
+// unreadable tells whether a stream has ended because of a message that is too long or no message of ours, and what was wrong with it.
+func unreadable(err error) (why string, yes bool) {
+	st := status.Convert(err)
+	switch st.Code() {
+	case codes.ResourceExhausted, codes.Internal, codes.InvalidArgument:
+		return st.Message(), true
+	default:
+		return "", false
+	}
 }
 
 // streamGrace is how long a worker may live on without its stream.

@@ -1,6 +1,7 @@
 package workerproc
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"syscall"
@@ -17,7 +18,11 @@ const (
 	roleSlowStart        = "a program whose packages initialise slowly"
 	rolePanic            = "a program that panics"
 	roleEscape           = "a program that leaves a process outside its group, which holds stdout"
+	roleEscapeLoudly     = "a program that leaves a process outside its group, which writes to stdout"
 )
+
+// lastWords are what such a program writes before it ends.
+const lastWords = "so long"
 
 func init() {
 	if os.Getenv(roleVar) == roleSlowStart {
@@ -34,13 +39,17 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	case rolePanic:
 		panic("so long")
-	case roleEscape:
+	case roleEscape, roleEscapeLoudly:
 		called.Store(true) // it is not about that
 		c := exec.Command("sleep", "30")
+		if os.Getenv(roleVar) == roleEscapeLoudly {
+			c = exec.Command("yes") // ends when nobody reads
+		}
 		c.Stdout, c.SysProcAttr = os.Stdout, &syscall.SysProcAttr{Setsid: true}
 		if err := c.Start(); err != nil {
 			os.Exit(2)
 		}
+		fmt.Print(lastWords) // not a whole line
 		os.Exit(0)
 	}
 	Main()

@@ -17,6 +17,7 @@ import (
 
 	pb "github.com/procpool/procpool/proto/procpool/v1"
 	"github.com/procpool/procpool/workerproc/internal/guard"
+	"golang.org/x/sys/unix"
 )
 
 // Spec is how to start a worker.
@@ -73,8 +74,8 @@ type Process struct {
 	reaped bool
 }
 
-// drainTime is how long a dead worker's output is read when somebody else still holds its end.
-const drainTime = 2 * time.Second
+// drainTime is how long a dead worker's output is read when somebody else holds its end and goes on writing.
+const drainTime = time.Second
 
 // Start starts a worker. The caller must call Wait.
 func Start(spec Spec) (*Process, error) {
@@ -318,18 +319,55 @@ func (p *Process) Wait() Exit {
 		}
 		p.record.Close()
 	}
-	limit := time.Now().Add(drainTime)
-	for _, f := range p.pipes {
-		_ = f.SetReadDeadline(limit) // a pipe has one
-	}
-	p.drained.Wait()
-	for _, f := range p.pipes {
-		f.Close()
-	}
+	p.drain()
 	began := time.Time{} // not known
 	if exit.Record != nil && exit.Record.Running {
 		began = exit.Record.Started
 	}
 	exit.CrashReport = p.lines.report(began)
 	return exit
+}
+
+// drain reads what the process has left in its pipes, and closes them. It does not wait for their end: a process outside the group may hold
+// them for ever.
+func (p *Process) drain() {
+	ended := make(chan struct{})
+	go func() { // waited for below
+		p.drained.Wait()
+		close(ended)
+	}()
+	limit := time.NewTimer(drainTime)
+	defer limit.Stop()
+	look := time.NewTicker(time.Millisecond)
+	defer look.Stop()
+	for read := false; !read; {
+		select {
+		case <-ended:
+			read = true
+		case <-limit.C:
+			read = true
+		case <-look.C:
+			read = !slices.ContainsFunc(p.pipes, pending)
+		}
+	}
+	for _, f := range p.pipes {
+		_ = f.SetReadDeadline(time.Now()) // a pipe has one; what has been read already is not lost
+	}
+	<-ended
+	for _, f := range p.pipes {
+		f.Close()
+	}
+}
+
+// pending tells whether there is something to read in a pipe.
+func pending(pipe *os.File) (yes bool) {
+	raw, err := pipe.SyscallConn()
+	if err != nil {
+		return false
+	}
+	_ = raw.Control(func(fd uintptr) { // it has not been closed
+		n, err := unix.IoctlGetInt(int(fd), fionread)
+		yes = err == nil && n > 0
+	})
+	return yes
 }

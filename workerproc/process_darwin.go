@@ -31,6 +31,9 @@ func awaitExit(proc *os.Process) error {
 	}
 }
 
+// fionread asks how many bytes there are to be read: FIONREAD of sys/filio.h.
+const fionread = 0x4004667f
+
 func newRecord(int) (*os.File, error) { return nil, errors.New("this system has no memfd") }
 
 func signalName(sig syscall.Signal) string { return unix.SignalName(sig) }

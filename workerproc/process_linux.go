@@ -18,6 +18,9 @@ func awaitExit(proc *os.Process) error {
 	}
 }
 
+// fionread asks how many bytes there are to be read.
+const fionread = unix.TIOCINQ
+
 // newRecord makes an empty progress record whose size nobody can change.
 func newRecord(size int) (*os.File, error) {
 	fd, err := unix.MemfdCreate("procpool-progress", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)

@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -27,12 +26,6 @@ var (
 	picky  = workerproc.Func("picky", func(_ context.Context, i int) (int, error) {
 		if i == 77_777 {
 			return 0, errors.New("I do not like this one")
-		}
-		return i, nil
-	})
-	dying = workerproc.Func("dying", func(_ context.Context, i int) (int, error) {
-		if i%10 == 3 {
-			return 0, syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		}
 		return i, nil
 	})
@@ -108,27 +101,6 @@ func TestOneFailureAmongManyKeepsTheOthers(t *testing.T) {
 	for i, v := range got {
 		if i != 77_777 && v != i {
 			t.Fatalf("result %d is %d", i, v)
-		}
-	}
-}
-
-func TestDeadWorkerLosesItsTaskOnly(t *testing.T) {
-	for _, chunk := range []int{0, 1, 7} {
-		pool := open(t, client.Workers(2))
-		got, err := client.Map(t.Context(), pool, dying, upTo(40), client.ChunkSize(chunk))
-		var failed *client.MapError
-		if !errors.As(err, &failed) || failed.Failed != 4 {
-			t.Fatalf("chunk size %d: got error %v, want 4 lost tasks", chunk, err)
-		}
-		for _, e := range failed.Errors {
-			if e.Index%10 != 3 || !errors.Is(e, client.ErrWorkerLost) || e.Exit == nil || e.Exit.Signal != "SIGKILL" {
-				t.Errorf("chunk size %d: got %v (%+v), want worker lost by SIGKILL for a task ending in 3", chunk, e, e.Exit)
-			}
-		}
-		for i, v := range got {
-			if i%10 != 3 && v != i {
-				t.Errorf("chunk size %d: result %d is %d", chunk, i, v)
-			}
 		}
 	}
 }

@@ -72,6 +72,17 @@ func (b *Batch) Bytes(from, n int) (bytes int) {
 	return bytes
 }
 
+// Largest is the size of the largest item.
+func (b *Batch) Largest() (bytes int) {
+	if !b.Varied() {
+		return int(b.ItemSize)
+	}
+	for i := range b.Len() {
+		bytes = max(bytes, b.Size(i))
+	}
+	return bytes
+}
+
 // Varied tells whether the items have sizes of their own.
 func (b *Batch) Varied() bool { return b.Small != nil || b.Sizes != nil }
 

@@ -17,9 +17,10 @@ type call struct {
 
 	queue   queue
 	queued  int
-	flying  int          // dispatched, without outcome
-	chunks  list[*chunk] // those that hold them
-	cancels []uint64     // tasks in flight that were cancelled one by one; ascends
+	flying  int            // dispatched, without outcome
+	chunks  list[*chunk]   // those that hold them
+	cancels []uint64       // tasks in flight that were cancelled one by one; ascends
+	deaths  map[uint64]int // of workers, when it was the turn of a task, none of which was to blame; see suspect
 
 	est      estimate
 	measured bool // est is its own, not that of the function

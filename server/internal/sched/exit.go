@@ -49,16 +49,20 @@ func (p *Pool) bury(w *worker, exit *Exit) bool {
 	if w.chunks.empty() {
 		return false
 	}
+	front := w.chunks.front.of
 	var guilty *chunk
 	lost := 0 // up to this place of it
-	switch {
-	case !exit.Known || w.reason == Misbehaved:
-		guilty = w.chunks.front.of
-		lost = guilty.done + 1
-	case exit.Running:
-		if k := w.find(exit.Chunk); k != nil && exit.Offset >= k.done && exit.Offset < k.end && !p.cut(k, exit.Offset) {
+	switch k, condemned := w.find(exit.Chunk), w.find(w.condemned); {
+	case !exit.Known || w.reason == Misbehaved || exit.absurd(k, front):
+		guilty, lost = front, front.done+1
+	case exit.Running && k != nil && exit.Offset >= k.done:
+		if !p.cut(k, exit.Offset) {
 			guilty, lost = k, exit.Offset+1
 		}
+	case condemned != nil && w.offset >= condemned.done && w.offset < condemned.end: // it was killed for this one, begun or not
+		guilty, lost = condemned, w.offset+1
+	case exit.Kind == ExitAbnormal && w.reason == NoReason && front.call.suspect(front.todo.next()):
+		guilty, lost = front, front.done+1
 	}
 	for l := w.chunks.back; l != nil; {
 		k := l.of
@@ -89,6 +93,25 @@ func (p *Pool) cut(k *chunk, offset int) bool {
 	at := k.todo
 	at.skip(offset - k.done)
 	return !c.cancelledTask(at.next())
+}
+
+// absurd tells whether a record names a task that its worker cannot have run: one of a chunk that it has not had, or that it has given back. k
+// is the chunk, if the worker holds it, front the first one that it holds. Of one that has ended the record may still speak.
+func (x *Exit) absurd(k, front *chunk) bool {
+	return x.Running && (k == nil && x.Chunk > front.ID || k != nil && x.Offset >= k.end)
+}
+
+// tolerated is how many workers may die when it is the turn of a task, and their record say that it had not begun.
+const tolerated = 3
+
+// suspect takes note of the death of a worker that had not begun this task, as its record says. It tells whether that was once too often: a record
+// may be wrong, and a task must not be tried for ever.
+func (c *call) suspect(seq uint64) bool {
+	if c.deaths == nil {
+		c.deaths = make(map[uint64]int)
+	}
+	c.deaths[seq]++
+	return c.deaths[seq] >= tolerated
 }
 
 // lose gives the tasks that are left of k, which is one if the worker kept its record well, their outcome.

@@ -111,18 +111,23 @@ func (p *Pool) check(w *worker) {
 	}
 }
 
-// Progress is what the progress record of a worker says, in answer to Inspect: which task runs, and since when.
+// Progress is what the progress record of a worker says, in answer to Inspect: which task runs, and since when. If it names none that the worker
+// holds, it does not excuse the worker: whether it was stopped before it began or keeps its record badly, its first task is as old as the last
+// news of it.
 func (p *Pool) Progress(now time.Time, id WorkerID, chunk ChunkID, offset int, started time.Time, running bool) {
 	p.clock(now)
 	w := p.workers[id]
-	if w == nil || w.state != live || !running {
+	if w == nil || w.state != live || w.chunks.empty() {
 		return
 	}
-	k := w.find(chunk)
-	if k == nil || k.call.spec.TaskTimeout == 0 || offset < k.done || offset >= k.end {
-		return
+	k, since := w.find(chunk), p.moment(started)
+	if !running || k == nil || offset < k.done || offset >= k.end {
+		k = w.chunks.front.of
+		offset, since = k.done, w.since
 	}
-	p.judge(w, k, offset, p.moment(started))
+	if k.call.spec.TaskTimeout > 0 {
+		p.judge(w, k, offset, since)
+	}
 }
 
 // judge condemns a task that has outlived its timeout by the grace.

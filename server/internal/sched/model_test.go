@@ -33,6 +33,7 @@ type client struct {
 	outcomes  []int // per task
 	attempts  []int // per task: the last one dispatched
 	holder    []WorkerID
+	deaths    map[uint64]int // of workers that had not begun the task whose turn it was
 	cancelled []bool
 	closed    bool // input has ended
 	cancel    bool
@@ -545,19 +546,18 @@ func (w *world) die(a *actor) {
 			x.Recovered = append(x.Recovered, r)
 		}
 	}
-	for i, h := range a.chunks {
+	for _, h := range a.chunks {
 		for _, seq := range h.seqs[h.done:h.end] {
 			h.call.holder[seq] = 0
 		}
-		if i > 0 {
-			continue
-		}
-		if !x.Known || a.lied || w.roll(2) == 0 {
+	}
+	if len(a.chunks) > 0 {
+		running := !x.Known || a.lied || w.roll(2) == 0
+		if h := a.chunks[0]; running {
 			x.Running, x.Chunk, x.Offset = x.Known, h.id, h.done
-			if !x.Known || a.lied || !w.cut(a, h) {
-				// Guilty: what follows is another attempt, if any.
-				h.call.attempts[h.seqs[h.done]]++
-			}
+		}
+		if c, seq, ok := w.guilty(a, &x, running); ok { // what follows is another attempt, if any
+			c.attempts[seq]++
 		}
 	}
 	for i, other := range w.workers {
@@ -568,6 +568,28 @@ func (w *world) die(a *actor) {
 	}
 	w.pool.Exited(w.now, a.id, x)
 	w.settle()
+}
+
+// guilty is the task to blame for the end of a.
+func (w *world) guilty(a *actor, x *Exit, running bool) (c *client, seq uint64, ok bool) {
+	h, of := a.chunks[0], w.pool.workers[a.id]
+	c, seq = h.call, h.seqs[h.done]
+	if running {
+		return c, seq, !x.Known || a.lied || !w.cut(a, h)
+	}
+	for _, h := range a.chunks {
+		if h.id == of.condemned && of.offset >= h.done && of.offset < h.end {
+			return h.call, h.seqs[of.offset], true
+		}
+	}
+	if x.Kind != ExitAbnormal || of.reason != NoReason {
+		return nil, 0, false
+	}
+	if c.deaths == nil {
+		c.deaths = make(map[uint64]int)
+	}
+	c.deaths[seq]++
+	return c, seq, c.deaths[seq] >= tolerated
 }
 
 // cut tells whether a runs a task that it began after the one for which it was signalled.

@@ -256,7 +256,7 @@ func (s *script) event(f []string) {
 			x.Kind = ExitPermanent
 		}
 		if len(s.held[w]) > 0 && opt["between"] == "" {
-			x.Running, x.Chunk, x.Offset = true, s.held[w][0].id, s.held[w][0].done
+			x.Running, x.Chunk, x.Offset = true, ChunkID(num("chunk", int(s.held[w][0].id))), s.held[w][0].done
 		}
 		delete(s.held, w)
 		p.Exited(s.now, w, x)

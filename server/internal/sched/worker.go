@@ -239,6 +239,14 @@ func (p *Pool) kill(w *worker, r Reason) {
 	p.move(w, killed)
 }
 
+// Misbehaved says that a worker has broken the protocol in a way that shows before the core sees it: why says how.
+func (p *Pool) Misbehaved(now time.Time, id WorkerID, why string) {
+	p.clock(now)
+	if w := p.workers[id]; w != nil && !p.terminated {
+		p.misbehaved(w, why)
+	}
+}
+
 // misbehaved ends a worker that has broken the protocol: why says how.
 func (p *Pool) misbehaved(w *worker, why string) {
 	if w.state < killed {

@@ -1,0 +1,414 @@
+package main_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/procpool/procpool/client"
+	pb "github.com/procpool/procpool/proto/procpool/v1"
+)
+
+// soakTime is how long chaos lasts. PROCPOOL_SOAK=60s says otherwise.
+func soakTime(t *testing.T) time.Duration {
+	t.Helper()
+	if s := os.Getenv("PROCPOOL_SOAK"); s != "" {
+		d, err := time.ParseDuration(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	if testing.Short() {
+		return 2 * time.Second
+	}
+	return 5 * time.Second
+}
+
+// soak is a daemon under load, and what is done to it.
+type soak struct {
+	t       *testing.T
+	mark    string // in the environment of everything that belongs to it
+	addr    string
+	daemon  *exec.Cmd
+	log     *bytes.Buffer
+	control *client.Client
+	clients []*soakClient
+	paused  map[int]time.Time // processes that are stopped, and until when
+	did     map[string]int
+	report  soakReport
+	slowest time.Duration // from the death of a daemon to that of its last process
+}
+
+type soakClient struct {
+	cmd  *exec.Cmd
+	out  bytes.Buffer
+	errs bytes.Buffer
+}
+
+// soakReport is what clients got; see testdata/soak.
+type soakReport struct {
+	Calls, Tasks, Values, TaskErrors, Lost, Timeouts, Cancelled, Rejected, Cut int
+}
+
+const soakClients = 6
+
+// TestSoak does to a daemon what can happen to it, at random, while clients check every outcome they get: each task has one, and it is right, or
+// is explained by what happened. When it is over, nothing is left, and the daemon holds no more than a fresh one.
+func TestSoak(t *testing.T) {
+	if _, err := os.Stat("/proc/self/environ"); err != nil {
+		t.Skip("this system has no /proc, in which this test finds what is left")
+	}
+	dir, err := os.MkdirTemp("", "p") // t.TempDir is too long for a socket's path
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	s := &soak{
+		t: t, mark: "PROCPOOL_TEST_SOAK=" + strconv.Itoa(os.Getpid()), addr: filepath.Join(dir, "api.sock"),
+		paused: make(map[int]time.Time), did: make(map[string]int),
+	}
+	t.Cleanup(s.clear)
+	s.start()
+	s.rest()
+	fresh := s.usage()
+	fresh.goroutines = s.quit()
+	s.start()
+	for range soakClients {
+		s.clients = append(s.clients, s.newClient())
+	}
+
+	actions := []struct { // a new one is a line
+		name   string
+		weight int
+		do     func()
+	}{
+		{"kill a worker", 20, func() { s.aWorker(func(pid int) { syscall.Kill(pid, syscall.SIGKILL) }) }},
+		{"SIGTERM to a worker", 5, func() { s.aWorker(func(pid int) { syscall.Kill(pid, syscall.SIGTERM) }) }},
+		{"stop a worker", 10, func() { s.aWorker(s.pause) }},
+		{"stop a client", 5, func() { s.pause(s.aClient().cmd.Process.Pid) }},
+		{"kill a client", 2, s.killClient},
+		{"cancel a call", 5, s.cancelCall},
+	}
+	var lots []int // an action's index, as often as its weight
+	for i, a := range actions {
+		for range a.weight {
+			lots = append(lots, i)
+		}
+	}
+	length := soakTime(t)
+	began := time.Now()
+	kills := max(1, int(length/(10*time.Second))) // of the daemon; the last one has as much to do as the others
+	tick := time.NewTicker(25 * time.Millisecond)
+	defer tick.Stop()
+	for now := range tick.C {
+		past := now.Sub(began)
+		if past > length {
+			break
+		}
+		s.resume(now)
+		if past > length*time.Duration(s.did["kill the daemon"]+1)/time.Duration(kills+1) {
+			s.killDaemon()
+			continue
+		}
+		a := actions[lots[rand.IntN(len(lots))]]
+		s.did[a.name]++
+		a.do()
+	}
+	s.resume(time.Now().Add(time.Hour))
+	for _, c := range s.clients {
+		s.finish(c)
+	}
+	s.rest()
+	after := s.usage()
+	if zombies := s.zombies(); len(zombies) > 0 {
+		t.Errorf("zombies are left: %v", zombies)
+	}
+	after.goroutines = s.quit()
+	t.Logf("soak of %v: %+v; what was done: %v; the last process of a killed daemon was gone after %v; fresh daemon: %v, soaked daemon: %v",
+		length, s.report, s.did, s.slowest.Round(time.Millisecond), fresh, after)
+	if after.files > fresh.files || after.goroutines > fresh.goroutines || after.memory > fresh.memory+64<<20 {
+		t.Errorf("the daemon at rest uses %v, want no more than the fresh one's %v and 64 MiB", after, fresh)
+	}
+	if s.report.Values < s.report.Tasks/2 || s.report.Values == 0 {
+		t.Errorf("%d of %d tasks have a value; want most of them", s.report.Values, s.report.Tasks)
+	}
+}
+
+// daemonBound is how soon every process of a dead daemon is gone, as published.
+const daemonBound = 2 * time.Second
+
+func (s *soak) env() []string { return append(os.Environ(), s.mark) }
+
+// start starts a daemon with a shared pool.
+func (s *soak) start() {
+	s.t.Helper()
+	s.log = new(bytes.Buffer)
+	s.daemon = exec.Command(filepath.Join(bin, "procpoold"), "--addr", s.addr)
+	s.daemon.Env = append(s.env(), "GOTRACEBACK=all")
+	s.daemon.Stderr = s.log
+	if err := s.daemon.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	eventually(s.t, 20*time.Second, func() (wrong string) {
+		c, err := client.Dial(s.t.Context(), s.addr)
+		if err != nil {
+			return err.Error()
+		}
+		s.control = c
+		return ""
+	})
+	if _, err := s.control.CreatePool(s.t.Context(), "shared", client.Workers(3), client.Program(filepath.Join(bin, "soak")), client.Env(s.env()...),
+		client.CancelGrace(100*time.Millisecond), client.KillDelay(100*time.Millisecond)); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// rest waits until the daemon has nothing but three idle workers.
+func (s *soak) rest() {
+	s.t.Helper()
+	eventually(s.t, 40*time.Second, func() string {
+		pools, err := s.control.Pools(s.t.Context())
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if len(pools) != 1 || pools[0].Idle != 3 || pools[0].Busy+pools[0].Starting != 0 || pools[0].Calls != 0 || pools[0].State != pb.PoolState_POOL_STATE_OPEN {
+			return fmt.Sprintf("the daemon has %v, want one pool with three idle workers", pools)
+		}
+		return ""
+	})
+}
+
+// usage is what a daemon uses.
+type usage struct{ files, goroutines, memory int }
+
+func (u usage) String() string {
+	return fmt.Sprintf("%d files, %d goroutines, %d MiB", u.files, u.goroutines, u.memory>>20)
+}
+
+// usage reads what can be read of the daemon from outside. It waits until nothing is opened or closed any more.
+func (s *soak) usage() (u usage) {
+	s.t.Helper()
+	proc := fmt.Sprintf("/proc/%d", s.daemon.Process.Pid)
+	same := 0
+	eventually(s.t, 20*time.Second, func() string {
+		files, err := os.ReadDir(proc + "/fd")
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if same++; len(files) != u.files {
+			u.files, same = len(files), 0
+		}
+		if same < 50 {
+			return "the number of open files changes"
+		}
+		return ""
+	})
+	status, err := os.ReadFile(proc + "/status")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(status), "VmRSS:")
+	kib, _ := strconv.Atoi(strings.Fields(rest)[0])
+	u.memory = kib << 10
+	return u
+}
+
+// quit ends the daemon with a list of its goroutines, and counts them.
+func (s *soak) quit() (goroutines int) {
+	s.t.Helper()
+	s.daemon.Process.Signal(syscall.SIGQUIT)
+	_ = s.daemon.Wait() // exit status 2, as it should be
+	s.control.Close()
+	s.gone()
+	for line := range strings.Lines(s.log.String()) {
+		if strings.HasPrefix(line, "created by ") && !strings.HasPrefix(line, "created by runtime.") {
+			goroutines++
+		}
+	}
+	return goroutines
+}
+
+// gone waits for the end of everything that a daemon that is dead has started.
+func (s *soak) gone() {
+	s.t.Helper()
+	began := time.Now()
+	eventually(s.t, 20*daemonBound, func() string {
+		for _, pid := range marked(s.mark) {
+			if !s.isClient(pid) {
+				cmd, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+				return fmt.Sprintf("process %d (%q) of the daemon is left", pid, cmd)
+			}
+		}
+		return ""
+	})
+	s.slowest = max(s.slowest, time.Since(began))
+}
+
+func (s *soak) isClient(pid int) bool {
+	return slices.ContainsFunc(s.clients, func(c *soakClient) bool { return c.cmd.Process.Pid == pid })
+}
+
+// zombies is the children of the daemon and of this process that nobody has reaped.
+func (s *soak) zombies() (pids []string) {
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, path := range stats {
+		stat, err := os.ReadFile(path)
+		if err != nil {
+			continue
+		}
+		_, rest, _ := strings.Cut(string(stat), ") ") // the name may contain anything
+		f := strings.Fields(rest)
+		if len(f) > 1 && f[0] == "Z" && (f[1] == strconv.Itoa(os.Getpid()) || f[1] == strconv.Itoa(s.daemon.Process.Pid)) {
+			pids = append(pids, string(stat))
+		}
+	}
+	return pids
+}
+
+// marked is the processes with an entry in their environment that no others have.
+func marked(entry string) (pids []int) {
+	paths, _ := filepath.Glob("/proc/[0-9]*/environ")
+	for _, path := range paths {
+		env, err := os.ReadFile(path)
+		if err != nil || !strings.Contains("\x00"+string(env), "\x00"+entry+"\x00") {
+			continue
+		}
+		pid, _ := strconv.Atoi(strings.Split(path, "/")[2])
+		pids = append(pids, pid)
+	}
+	return pids
+}
+
+// clear ends whatever a failed test has left.
+func (s *soak) clear() {
+	for _, pid := range marked(s.mark) {
+		syscall.Kill(pid, syscall.SIGKILL)
+	}
+	if s.t.Failed() {
+		s.t.Logf("end of the daemon's log:\n%s", s.log.Bytes()[max(0, s.log.Len()-5000):])
+	}
+}
+
+func (s *soak) newClient() *soakClient {
+	s.t.Helper()
+	c := &soakClient{cmd: exec.Command(filepath.Join(bin, "soak"), s.addr)}
+	c.cmd.Env, c.cmd.Stdout, c.cmd.Stderr = s.env(), &c.out, &c.errs
+	if err := c.cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	return c
+}
+
+func (s *soak) aClient() *soakClient { return s.clients[rand.IntN(len(s.clients))] }
+
+// killClient kills a client; another one takes its place.
+func (s *soak) killClient() {
+	i := rand.IntN(len(s.clients))
+	c := s.clients[i]
+	c.cmd.Process.Kill()
+	_ = c.cmd.Wait() // killed, as it should be, unless it has failed before
+	if c.cmd.ProcessState.Exited() {
+		s.t.Errorf("a client: %v\n%s", c.cmd.ProcessState, c.errs.String())
+	}
+	delete(s.paused, c.cmd.Process.Pid)
+	s.clients[i] = s.newClient()
+}
+
+// finish asks a client to stop and adds up what it got.
+func (s *soak) finish(c *soakClient) {
+	s.t.Helper()
+	c.cmd.Process.Signal(syscall.SIGTERM)
+	err := c.cmd.Wait()
+	if ws, ok := c.cmd.ProcessState.Sys().(syscall.WaitStatus); ok && ws.Signal() == syscall.SIGTERM {
+		return // it had not begun
+	}
+	if err != nil {
+		s.t.Errorf("a client: %v\n%s", err, c.errs.String())
+		return
+	}
+	var r soakReport
+	if err := json.Unmarshal(c.out.Bytes(), &r); err != nil {
+		s.t.Errorf("a client reports %q: %v", c.out.String(), err)
+	}
+	s.report.add(r)
+}
+
+func (sum *soakReport) add(r soakReport) {
+	sum.Calls += r.Calls
+	sum.Tasks += r.Tasks
+	sum.Values += r.Values
+	sum.TaskErrors += r.TaskErrors
+	sum.Lost += r.Lost
+	sum.Timeouts += r.Timeouts
+	sum.Cancelled += r.Cancelled
+	sum.Rejected += r.Rejected
+	sum.Cut += r.Cut
+}
+
+// aWorker does something to a worker of any pool.
+func (s *soak) aWorker(do func(pid int)) {
+	s.t.Helper()
+	workers, err := s.control.Workers(s.t.Context(), "")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if len(workers) > 0 {
+		if pid := int(workers[rand.IntN(len(workers))].Pid); pid > 0 {
+			do(pid)
+		}
+	}
+}
+
+// cancelCall cancels a call, whoever has made it.
+func (s *soak) cancelCall() {
+	s.t.Helper()
+	calls, err := s.control.Calls(s.t.Context(), "")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if len(calls) > 0 {
+		_ = s.control.Cancel(s.t.Context(), calls[rand.IntN(len(calls))].Id) // it may have ended
+	}
+}
+
+// pause stops a process for a while.
+func (s *soak) pause(pid int) {
+	syscall.Kill(pid, syscall.SIGSTOP)
+	s.paused[pid] = time.Now().Add(time.Duration(rand.IntN(400)) * time.Millisecond)
+}
+
+// resume lets those go on whose time has come.
+func (s *soak) resume(now time.Time) {
+	for pid, until := range s.paused {
+		if now.After(until) {
+			syscall.Kill(pid, syscall.SIGCONT)
+			delete(s.paused, pid)
+		}
+	}
+}
+
+// killDaemon kills the daemon, waits until nothing of it is left, and starts the next one at the same place.
+func (s *soak) killDaemon() {
+	s.t.Helper()
+	s.did["kill the daemon"]++
+	for pid := range s.paused { // a stopped worker cannot see the end of its daemon
+		syscall.Kill(pid, syscall.SIGCONT)
+	}
+	clear(s.paused)
+	s.daemon.Process.Kill()
+	_ = s.daemon.Wait() // killed, as it should be
+	s.control.Close()
+	s.gone()
+	s.start()
+}

@@ -1,0 +1,215 @@
+package server_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/procpool/procpool/client"
+	pb "github.com/procpool/procpool/proto/procpool/v1"
+)
+
+// TestWorkersThatDoNotStart is every way not to become a worker. Calls are told why, instead of waiting for ever, and the pool tries on, with
+// one process at a time.
+func TestWorkersThatDoNotStart(t *testing.T) {
+	script := func(text string) client.PoolOption {
+		path := filepath.Join(t.TempDir(), "worker")
+		if err := os.WriteFile(path, []byte(text), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		return client.Program(path)
+	}
+	const (
+		patience = 400 * time.Millisecond
+		three    = 3 * crashBound         // the third start that fails is the last that is waited for…
+		soon     = 300 * time.Millisecond // …after these back-offs
+	)
+	for _, row := range []struct {
+		worker string
+		option client.PoolOption // another program, or a limit that is to be reached
+		says   string
+		within time.Duration // published
+	}{
+		{worker: "exits at once", says: "exit status 5", within: three + soon},
+		{worker: "never registers", option: client.StartTimeout(patience), says: "it did not say Hello within the start timeout: killed by SIGKILL", within: 2*patience + three + soon},
+		{worker: "attaches and says nothing", option: client.StartTimeout(patience), says: "it did not say Hello within the start timeout: killed by SIGKILL", within: 2*patience + three + soon},
+		{worker: "says something else than hello", says: "exit status 0", within: three + soon},
+		{worker: "has a wrong token", says: "exit status 78", within: crashBound},
+		{worker: "has a wrong token and stays", option: client.StartTimeout(patience), says: "it did not say Hello within the start timeout: killed by SIGKILL", within: 2*patience + three + soon},
+		{worker: "has a used token", says: "exit status 78", within: crashBound},
+		{worker: "speaks another version of the protocol", says: "the worker speaks protocol versions 7 to 9, this daemon 1 to 1", within: crashBound},
+		{worker: "has a function without a name", says: `the function name "" has 0 bytes`, within: crashBound},
+		{worker: "is never ready", option: client.ReadyTimeout(patience), says: "its init function did not return within the ready timeout: killed by SIGKILL", within: 2*patience + three + soon},
+		{worker: "fails to initialise", says: "its init function failed: no licence", within: three + soon},
+		{worker: "leaves before it is ready", says: "exit status 0", within: three + soon},
+		{worker: "dies when it is ready", says: "exit status 1", within: 6*crashBound + soon}, // the sixth crash in a minute
+		{option: script("#!/no/such/python -u\n"), says: "its interpreter is not: /no/such/python -u", within: three + soon},
+		{option: script("hello\n"), says: "not an executable of this machine", within: three + soon},
+		{option: client.Program("/bin/false"), says: "exit status 1", within: three + soon},
+	} {
+		name := row.worker
+		if name == "" {
+			name = row.says
+		}
+		t.Run(name, func(t *testing.T) {
+			d := serve(t)
+			before := used(t)
+			var options []client.PoolOption
+			if row.option != nil {
+				options = append(options, row.option)
+			}
+			began := time.Now()
+			pool := d.open(t, row.worker, options...)
+			err := pool.untilDegraded(t)
+			promptly(t, "the reason", time.Since(began), row.within)
+			if !strings.Contains(err.Error(), row.says) {
+				t.Errorf("got %v, want to hear of %q", err, row.says)
+			}
+			t.Log(err)
+			if info, err := pool.Info(t.Context()); err != nil || info.State != pb.PoolState_POOL_STATE_DEGRADED || info.Starting > 1 {
+				t.Errorf("the pool is %v, %v; want it degraded, with one process at a time", info, err)
+			}
+			pool.end(t)
+			before.back(t)
+		})
+	}
+}
+
+// untilDegraded calls until the pool says that its workers do not start. A call before that may be lost with its worker.
+func (p *pool) untilDegraded(t *testing.T) error {
+	t.Helper()
+	for {
+		_, err := client.Map(t.Context(), p.Pool, do, []string{"x"})
+		switch {
+		case errors.Is(err, client.ErrBootFailure):
+			var refused *client.RefusedError
+			if !errors.As(err, &refused) || refused.Exit == nil {
+				t.Errorf("%v does not carry the end of the worker", err)
+			}
+			return err
+		case errors.Is(err, client.ErrRejected) && strings.Contains(err.Error(), "do not start"):
+			return err
+		case !errors.Is(err, client.ErrWorkerLost):
+			t.Fatalf("got %v, want to hear why the workers do not start", err)
+		}
+	}
+}
+
+// A program that is repaired, as an installation that was not complete is, is found by the next attempt: nobody has to tell the pool.
+func TestDegradedPoolRecoversByItself(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	path, repaired := filepath.Join(dir, "worker"), filepath.Join(dir, "repaired")
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n[ -e "+repaired+" ] && exec "+self+"\nexit 3\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	d := serve(t)
+	pool := d.open(t, "", client.Program(path))
+	t.Log(pool.untilDegraded(t))
+	if starts := len(pool.exits); starts > 20 {
+		t.Errorf("it was started %d times before that", starts)
+	}
+	if err := os.WriteFile(repaired, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	pool.rest(t, 2)
+	promptly(t, "recovery", time.Since(began), 2*time.Second) // the back-off after three failures, and the start of two workers
+	if info, err := pool.Info(t.Context()); err != nil || info.State != pb.PoolState_POOL_STATE_OPEN {
+		t.Errorf("the pool is %v, %v; want it open", info, err)
+	}
+	pool.mustAnswer(t)
+}
+
+// Calls that wait when the pool is degraded are told why, as those that come later are: here the workers have been there before.
+func TestWaitingCallsAreToldTheLastReason(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	path, broken := filepath.Join(dir, "worker"), filepath.Join(dir, "broken")
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n[ -e "+broken+" ] && { echo the licence has run out >&2; exit 9; }\nexec "+self+"\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	d := serve(t)
+	pool := d.open(t, "", client.Program(path), client.Workers(1))
+	pool.mustAnswer(t)
+	if err := os.WriteFile(broken, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	lost, waiting := 0, 0
+	tasks := slices.Concat([]string{"kills itself"}, good(1000))
+	for out, err := range client.IMapUnordered(t.Context(), pool.Pool, do, slices.Values(tasks), client.ChunkSize(1)) {
+		switch {
+		case err != nil:
+			t.Fatal(err)
+		case out.Index == 0 && errors.Is(out.Err, client.ErrWorkerLost):
+			lost++
+		case errors.Is(out.Err, client.ErrRejected) && strings.Contains(out.Err.Error(), "exit status 9") && strings.Contains(out.Err.Error(), "the licence has run out"):
+			waiting++
+		default:
+			t.Fatalf("task %d has %q, %v", out.Index, out.Value, out.Err)
+		}
+	}
+	if lost != 1 || waiting != 1000 {
+		t.Errorf("%d lost and %d told why, want 1 and 1000", lost, waiting)
+	}
+}
+
+// A process that says hello a second time, with its token, is refused, and its first conversation goes on.
+func TestWorkerThatRegistersTwice(t *testing.T) {
+	d := serve(t)
+	pool := d.open(t, "registers twice")
+	pool.mustAnswer(t)
+}
+
+// A worker with other functions than the first one's is killed, and the pool goes on with those that fit.
+func TestWorkersWithOtherFunctions(t *testing.T) {
+	d := serve(t)
+	pool := d.open(t, "has other functions each time")
+	pool.mustAnswer(t)
+	pool.exited(t, "its functions are not those of the pool's first worker")
+	pool.mustAnswer(t)
+}
+
+// A worker that is stopped before its task has begun is treated as one that has.
+func TestStoppedWorkers(t *testing.T) {
+	d := serve(t)
+	pool := d.open(t, "")
+	pool.mustAnswer(t)
+	for _, end := range []string{"timeout", "cancel"} {
+		t.Run(end, func(t *testing.T) {
+			pool.rest(t, 2)
+			before := used(t)
+			pool.signal(t, stop)
+			began := time.Now()
+			switch end {
+			case "timeout":
+				_, err := client.Map(t.Context(), pool.Pool, do, []string{"hangs"}, client.TaskTimeout(timeout)) // should it not be stopped yet
+				if !errors.Is(err, client.ErrTimeout) {
+					t.Errorf("got %v, want a timeout", err)
+				}
+				promptly(t, "its outcome", time.Since(began), timeout+lateness+killBound)
+			case "cancel":
+				r := client.MapAsync(t.Context(), pool.Pool, do, []string{"hangs", "hangs"}, client.ChunkSize(1))
+				eventually(t, func() string { return pool.cancelCalls(t, 2) })
+				if _, err := r.Get(t.Context()); !errors.Is(err, client.ErrCancelled) {
+					t.Errorf("got %v, want it cancelled", err)
+				}
+				promptly(t, "its outcome", time.Since(began), killBound)
+			}
+			pool.signal(t, resume) // those that had no task
+			pool.mustAnswer(t)
+			pool.rest(t, 2)
+			before.back(t)
+		})
+	}
+}

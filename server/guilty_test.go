@@ -1,0 +1,126 @@
+package server_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/procpool/procpool/client"
+	"github.com/procpool/procpool/workerproc"
+)
+
+// poison kills its worker for every hundredth argument, and says when.
+var poison = workerproc.Func("poison", func(_ context.Context, n int) (int64, error) {
+	if n%100 == 42 {
+		syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		select {} // it takes a moment
+	}
+	return int64(n) + 1, nil
+})
+
+// Of ten thousand tasks of a microsecond, one in a hundred kills its worker. Exactly those are lost, however the tasks travel, and after as many
+// attempts as they were allowed.
+func TestExactlyThePoisonTasksAreLost(t *testing.T) {
+	d := serve(t)
+	for _, c := range []struct{ tasks, chunk, attempts int }{
+		{10_000, 0, 1},
+		{1000, 1, 1},
+		{2000, 7, 1},
+		{2000, 1000, 1},
+		{1000, 0, 2},
+	} {
+		if raceEnabled && c.chunk == 0 && c.attempts == 1 {
+			c.tasks = 3000 // a start takes ten times as long
+		}
+		pool := d.open(t, "")
+		pool.rest(t, 2)
+		began := time.Now()
+		seen := make([]bool, c.tasks)
+		lost := 0
+		for out, err := range client.IMapUnordered(t.Context(), pool.Pool, poison, slices.Values(upTo(c.tasks)), client.ChunkSize(c.chunk), client.MaxAttempts(c.attempts)) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if seen[out.Index] {
+				t.Errorf("task %d has two outcomes", out.Index)
+			}
+			seen[out.Index] = true
+			switch guilty := out.Index%100 == 42; {
+			case guilty:
+				lost++
+				var task *client.TaskError
+				if !errors.As(out.Err, &task) || !errors.Is(task, client.ErrWorkerLost) || task.Exit == nil || task.Exit.Signal != "SIGKILL" || task.Attempts != c.attempts {
+					t.Errorf("chunk size %d: poison task %d has %d, %v, want worker lost by SIGKILL after %d attempts", c.chunk, out.Index, out.Value, out.Err, c.attempts)
+				}
+			case out.Err != nil || out.Value != int64(out.Index)+1 || out.Attempt != 1:
+				t.Errorf("chunk size %d: task %d has %d, %v after %d attempts, want %d after 1", c.chunk, out.Index, out.Value, out.Err, out.Attempt, out.Index+1)
+			}
+		}
+		if slices.Contains(seen, false) || lost != c.tasks/100 {
+			t.Errorf("chunk size %d: task %d has no outcome; %d are lost, want %d", c.chunk, slices.Index(seen, false), lost, c.tasks/100)
+		}
+		took := time.Since(began)
+		t.Logf("chunk size %d, %d attempts: %d crashes in %v, %v for each", c.chunk, c.attempts, lost*c.attempts, took, took/time.Duration(lost*c.attempts))
+		pool.rest(t, 2) // a pool whose tasks are to blame is not degraded
+		pool.end(t)
+	}
+}
+
+func upTo(n int) []int {
+	list := make([]int, n)
+	for i := range list {
+		list[i] = i
+	}
+	return list
+}
+
+// From a crash to the error of its task, and from the end of the grace to the error of a task that had to be killed.
+func TestCrashesAndKillsAreToldSoon(t *testing.T) {
+	d := serve(t)
+	pool := d.open(t, "", client.Workers(1))
+	for _, c := range []struct {
+		what      string
+		n         int
+		task      string
+		opts      []client.CallOption
+		cancel    bool
+		want      error
+		after     time.Duration // what it takes at least
+		published time.Duration // beyond that
+	}{
+		{"from a crash to its error", 200, "kills itself", nil, false, client.ErrWorkerLost, 0, crashBound},
+		{"from a timeout's grace to its error", 10, "ignores SIGTERM", limit(timeout), false, client.ErrTimeout, timeout + cancelGrace + killDelay, gentle},
+		{"from a cancellation's grace to its error", 10, "ignores SIGTERM", nil, true, client.ErrCancelled, cancelGrace + killDelay, gentle},
+	} {
+		if raceEnabled {
+			c.n = min(c.n, 50)
+		}
+		took := make([]time.Duration, c.n)
+		for i := range took {
+			pool.rest(t, 1)
+			began := time.Now()
+			r := client.MapAsync(t.Context(), pool.Pool, do, []string{c.task}, c.opts...)
+			if c.cancel {
+				eventually(t, func() string {
+					began = time.Now()
+					return pool.cancelCalls(t, 1)
+				})
+			}
+			if _, err := r.Get(t.Context()); !errors.Is(err, c.want) {
+				t.Fatalf("%s: got %v, want %v", c.what, err, c.want)
+			}
+			took[i] = time.Since(began) - c.after
+		}
+		slices.Sort(took)
+		p50, p99 := took[c.n/2], took[c.n*99/100]
+		t.Logf("%s: p50 %v, p99 %v of %d", c.what, p50, p99, c.n)
+		if raceEnabled {
+			p99 = p50 // the worst of few, ten times as slow as what is published
+		}
+		promptly(t, c.what, p99, c.published)
+	}
+}
