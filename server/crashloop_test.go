@@ -35,15 +35,15 @@ func TestWorkersThatDoNotStart(t *testing.T) {
 		within time.Duration // published
 	}{
 		{worker: "exits at once", says: "exit status 5", within: three + soon},
-		{worker: "never registers", option: client.StartTimeout(patience), says: "it did not say Hello within the start timeout: killed by SIGKILL", within: 2*patience + three + soon},
-		{worker: "attaches and says nothing", option: client.StartTimeout(patience), says: "it did not say Hello within the start timeout: killed by SIGKILL", within: 2*patience + three + soon},
+		{worker: "never registers", option: client.StartTimeout(patience), says: "it did not say Hello within the start timeout of " + patience.String() + ": killed by SIGKILL", within: 2*patience + three + soon},
+		{worker: "attaches and says nothing", option: client.StartTimeout(patience), says: "it did not say Hello within the start timeout of " + patience.String() + ": killed by SIGKILL", within: 2*patience + three + soon},
 		{worker: "says something else than hello", says: "exit status 0", within: three + soon},
 		{worker: "has a wrong token", says: "exit status 78", within: crashBound},
-		{worker: "has a wrong token and stays", option: client.StartTimeout(patience), says: "it did not say Hello within the start timeout: killed by SIGKILL", within: 2*patience + three + soon},
+		{worker: "has a wrong token and stays", option: client.StartTimeout(patience), says: "it did not say Hello within the start timeout of " + patience.String() + ": killed by SIGKILL", within: 2*patience + three + soon},
 		{worker: "has a used token", says: "exit status 78", within: crashBound},
 		{worker: "speaks another version of the protocol", says: "the worker speaks protocol versions 7 to 9, this daemon 1 to 1", within: crashBound},
 		{worker: "has a function without a name", says: `the function name "" has 0 bytes`, within: crashBound},
-		{worker: "is never ready", option: client.ReadyTimeout(patience), says: "its init function did not return within the ready timeout: killed by SIGKILL", within: 2*patience + three + soon},
+		{worker: "is never ready", option: client.ReadyTimeout(patience), says: "its init function did not return within the ready timeout of " + patience.String() + ": killed by SIGKILL", within: 2*patience + three + soon},
 		{worker: "fails to initialise", says: "its init function failed: no licence", within: three + soon},
 		{worker: "leaves before it is ready", says: "exit status 0", within: three + soon},
 		{worker: "dies when it is ready", says: "exit status 1", within: 6*crashBound + soon}, // the sixth crash in a minute

@@ -68,7 +68,27 @@ func serve(t *testing.T) *daemon {
 	if _, err := d.Pools(t.Context()); err != nil { // its second connection is there from now on
 		t.Fatal(err)
 	}
+	d.guarded(t)
 	return d
+}
+
+// guarded waits until the daemon has its guardian, which comes with the first worker and stays: what is counted from now on includes it.
+func (d *daemon) guarded(t *testing.T) {
+	t.Helper()
+	p := d.open(t, "", client.Workers(1))
+	eventually(t, func() string {
+		about, err := d.Describe(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, g := range about.Guarantees {
+			if g.Name == "guardian" && !strings.Contains(g.How, "started") {
+				return "" // it stands, or cannot be had here
+			}
+		}
+		return "the guardian is being started"
+	})
+	p.end(t)
 }
 
 func dial(t *testing.T, addr string) *client.Client {
