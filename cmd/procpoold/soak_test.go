@@ -2,6 +2,7 @@ package main_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -61,7 +62,10 @@ type soakReport struct {
 	Calls, Tasks, Values, TaskErrors, Lost, Timeouts, Cancelled, Rejected, Cut int
 }
 
-const soakClients = 6
+const (
+	soakClients = 6
+	soakWorkers = 3 // of the shared pool
+)
 
 // TestSoak does to a daemon what can happen to it, at random, while clients check every outcome they get: each task has one, and it is right, or
 // is explained by what happened. When it is over, nothing is left, and the daemon holds no more than a fresh one.
@@ -99,6 +103,8 @@ func TestSoak(t *testing.T) {
 		{"stop a client", 5, func() { s.pause(s.aClient().cmd.Process.Pid) }},
 		{"kill a client", 2, s.killClient},
 		{"cancel a call", 5, s.cancelCall},
+		{"resize the pool", 2, func() { s.resize(1 + rand.IntN(5)) }},
+		{"restart the pool", 1, s.restart},
 	}
 	var lots []int // an action's index, as often as its weight
 	for i, a := range actions {
@@ -129,6 +135,7 @@ func TestSoak(t *testing.T) {
 	for _, c := range s.clients {
 		s.finish(c)
 	}
+	s.resize(soakWorkers)
 	s.rest()
 	after := s.usage()
 	if zombies := s.zombies(); len(zombies) > 0 {
@@ -168,13 +175,13 @@ func (s *soak) start() {
 		s.control = c
 		return ""
 	})
-	if _, err := s.control.CreatePool(s.t.Context(), "shared", client.Workers(3), client.Program(filepath.Join(bin, "soak")), client.Env(s.env()...),
+	if _, err := s.control.CreatePool(s.t.Context(), "shared", client.Workers(soakWorkers), client.Program(filepath.Join(bin, "soak")), client.Env(s.env()...),
 		client.CancelGrace(100*time.Millisecond), client.KillDelay(100*time.Millisecond)); err != nil {
 		s.t.Fatal(err)
 	}
 }
 
-// rest waits until the daemon has nothing but three idle workers.
+// rest waits until the daemon has nothing but its idle workers.
 func (s *soak) rest() {
 	s.t.Helper()
 	eventually(s.t, 40*time.Second, func() string {
@@ -182,8 +189,8 @@ func (s *soak) rest() {
 		if err != nil {
 			s.t.Fatal(err)
 		}
-		if len(pools) != 1 || pools[0].Idle != 3 || pools[0].Busy+pools[0].Starting != 0 || pools[0].Calls != 0 || pools[0].State != pb.PoolState_POOL_STATE_OPEN {
-			return fmt.Sprintf("the daemon has %v, want one pool with three idle workers", pools)
+		if len(pools) != 1 || pools[0].Idle != soakWorkers || pools[0].Busy+pools[0].Starting != 0 || pools[0].Calls != 0 || pools[0].State != pb.PoolState_POOL_STATE_OPEN {
+			return fmt.Sprintf("the daemon has %v, want one pool with %d idle workers and nothing else", pools, soakWorkers)
 		}
 		return ""
 	})
@@ -382,6 +389,31 @@ func (s *soak) cancelCall() {
 	}
 }
 
+// shared is the pool that all clients use.
+func (s *soak) shared() *client.Pool {
+	s.t.Helper()
+	pool, err := s.control.Pool(s.t.Context(), "shared")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return pool
+}
+
+func (s *soak) resize(workers int) {
+	s.t.Helper()
+	if err := s.shared().Resize(s.t.Context(), workers); err != nil {
+		s.t.Error(err)
+	}
+}
+
+// restart has the workers replaced one by one, and does not wait for it. It may be refused, because the last restart goes on, and it fails when the
+// first new worker is killed by what else happens.
+func (s *soak) restart() {
+	ctx, cancel := context.WithTimeout(s.t.Context(), 10*time.Millisecond)
+	defer cancel()
+	_, _ = s.shared().Restart(ctx)
+}
+
 // pause stops a process for a while.
 func (s *soak) pause(pid int) {
 	syscall.Kill(pid, syscall.SIGSTOP)
@@ -402,8 +434,10 @@ func (s *soak) resume(now time.Time) {
 func (s *soak) killDaemon() {
 	s.t.Helper()
 	s.did["kill the daemon"]++
-	for pid := range s.paused { // a stopped worker cannot see the end of its daemon
-		syscall.Kill(pid, syscall.SIGCONT)
+	for pid := range s.paused { // clients must see the end of the daemon; stopped workers have a guardian
+		if s.isClient(pid) {
+			syscall.Kill(pid, syscall.SIGCONT)
+		}
 	}
 	clear(s.paused)
 	s.daemon.Process.Kill()

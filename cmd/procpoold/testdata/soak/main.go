@@ -9,6 +9,7 @@ import (
 	"iter"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"os/signal"
 	"syscall"
 	"time"
@@ -21,6 +22,11 @@ import (
 var work = workerproc.Func("work", func(ctx context.Context, n int) (int, error) {
 	switch n % 2000 {
 	case 7:
+		return 0, syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	case 1007: // it dies and leaves a child
+		if err := exec.Command("sleep", "600").Start(); err != nil {
+			return 0, err
+		}
 		return 0, syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	case 77:
 		<-ctx.Done()
@@ -156,7 +162,7 @@ func (r *Report) call(pool *client.Pool) (cut bool, err error) {
 func (r *Report) check(arg int, out client.Outcome[int]) error {
 	r.Tasks++
 	switch {
-	case out.Err == nil && out.Value == arg*arg && arg%2000 != 7 && arg%2000 != 777:
+	case out.Err == nil && out.Value == arg*arg && arg%2000 != 7 && arg%2000 != 777 && arg%2000 != 1007:
 		r.Values++
 	case errors.Is(out.Err, client.ErrTask) && arg%2000 == 777:
 		r.TaskErrors++
