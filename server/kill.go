@@ -57,25 +57,23 @@ var killers = map[sched.Reason]string{
 	sched.Misbehaved:      "protocol",
 }
 
-// describeTask notes the task that a worker runs, by its progress record if it keeps one, and returns that task's timeout.
+// describeTask notes the task that a worker runs, and returns that task's timeout. Its progress record knows best, if it keeps one; but a worker that has
+// been stopped between two tasks has the next one in hand.
 func (w *worker) describeTask(r *pb.KillReport) time.Duration {
 	p := w.pool
-	if rec, ok := w.proc.Progress(); ok {
-		k := p.core.Held(w.id, sched.ChunkID(rec.Chunk))
-		if k == nil || !rec.Running || rec.Offset >= k.N {
-			return 0
-		}
-		c := p.calls[k.Call]
-		if c == nil { // wound up already
-			r.Attempt, r.Since = uint32(k.Attempt), timestamppb.New(rec.Started)
-			return k.TaskTimeout
-		}
-		r.By = c.killer(r.By)
-		seg, seq, place := taskAt(k.Parts, rec.Offset)
-		r.Function, r.CallId, r.Index, r.Attempt, r.Since = c.spec.Function, c.id, seg.index(seq, place), uint32(k.Attempt), timestamppb.New(rec.Started)
-		return k.TaskTimeout
-	}
 	i, ok := p.core.Worker(w.id)
+	if rec, recorded := w.proc.Progress(); recorded && rec.Running {
+		if k := p.core.Held(w.id, sched.ChunkID(rec.Chunk)); k != nil && rec.Offset < k.N {
+			if seg, seq, place := taskAt(k.Parts, rec.Offset); k.Call != i.Call || seq >= i.Seq {
+				r.Attempt, r.Since = uint32(k.Attempt), timestamppb.New(rec.Started)
+				if c := p.calls[k.Call]; c != nil { // else it is wound up already
+					r.By = c.killer(r.By)
+					r.Function, r.CallId, r.Index = c.spec.Function, c.id, seg.index(seq, place)
+				}
+				return k.TaskTimeout
+			}
+		}
+	}
 	c := p.calls[i.Call]
 	if !ok || c == nil {
 		return 0

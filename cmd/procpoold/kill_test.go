@@ -30,7 +30,7 @@ func TestAKilledWorkerIsReportedWithWhatItDid(t *testing.T) {
 		}
 		k := task.Exit.Kill
 		if k.Function != function || k.Attempt != 1 || len(k.CallId) != 32 || !strings.HasPrefix(k.By, by) || !strings.Contains(k.Limit, limit) || !strings.HasPrefix(k.State, state) {
-			t.Errorf("%s: got %v, want by %q, limit %q, state %q", what, k, by, limit, state)
+			t.Fatalf("%s: got %v, want by %q, limit %q, state %q", what, k, by, limit, state)
 		}
 		if k.Since.AsTime().After(time.Now()) || time.Since(k.Since.AsTime()) > time.Minute {
 			t.Errorf("%s: since %v", what, k.Since.AsTime())
