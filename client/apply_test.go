@@ -164,7 +164,7 @@ func TestApplyCancelledByItsContext(t *testing.T) {
 		f := newFake(t)
 		f.work = func(stream grpc.ServerStream, r *wire.CallRequest) error {
 			<-stream.Context().Done()
-			return nil
+			return stream.Context().Err() // as the daemon does
 		}
 		p := f.pool(t)
 		others := ApplyAsync(t.Context(), p, double, 1)

@@ -352,7 +352,7 @@ func TestIMapWhenTheDaemonDies(t *testing.T) {
 					}
 				}
 				<-stream.Context().Done()
-				return nil
+				return stream.Context().Err() // as the daemon does
 			}
 			p := f.pool(t)
 			var got []int

@@ -228,7 +228,7 @@ func TestMapCancelReturnsAtOnce(t *testing.T) {
 				return err
 			}
 			<-stream.Context().Done()
-			return nil
+			return stream.Context().Err() // as the daemon does
 		}
 		p := f.pool(t)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -254,7 +254,7 @@ func TestMapWhenTheDaemonDies(t *testing.T) {
 			err := answer(stream, 0, "0")
 			close(answered)
 			<-stream.Context().Done()
-			return err
+			return errors.Join(err, stream.Context().Err())
 		}
 		p := f.pool(t)
 		r := MapAsync(t.Context(), p, double, numbers(100_000))
