@@ -26,8 +26,15 @@ const (
 )
 
 func main() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	os.Exit(run())
 }
+
+// gcPercent is how much garbage there may be beside what lives. What lives in a daemon is a few megabytes, and what comes through it is many
+// times that: with Go's 100 the collector would run all the time. $GOGC says otherwise.
+const gcPercent = 400
 
 // options are the flags.
 type options struct {
