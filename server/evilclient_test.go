@@ -64,12 +64,15 @@ func TestBadClients(t *testing.T) {
 				return ""
 			})
 			_ = c.Wait() // killed, as it should be
+			eventually(t, func() string {
+				if pools, err := d.Pools(t.Context()); err != nil || len(pools) != 1 {
+					return fmt.Sprintf("the pools are %v, %v; want the shared one alone", pools, err)
+				}
+				return ""
+			})
 			pool.rest(t, 2)
 			promptly(t, "the end of everything", time.Since(began), clientBound)
 			pool.mustAnswer(t)
-			if pools, err := d.Pools(t.Context()); err != nil || len(pools) != 1 {
-				t.Errorf("the pools are %v, %v; want the shared one alone", pools, err)
-			}
 			before.back(t)
 			if c.heir != 0 {
 				if syscall.Kill(c.heir, 0) != nil {
