@@ -379,7 +379,7 @@ func (w *evilWorker) misbehave(c *pb.Chunk, offset int, answer *pb.ChunkResults)
 	case "answers with an outcome of its own":
 		return say(&pb.ChunkResults{Chunk: c.Id, First: uint32(offset), Failures: []*pb.TaskFailure{{Offset: uint32(offset), Outcome: pb.Outcome_OUTCOME_WORKER_LOST}}})
 	case "answers late":
-		<-time.After(timeout + cancelGrace/2)
+		<-time.After(timeout + cancelGrace/20)
 		return say(answer)
 	case "answers with something undecodable":
 		return say(rawReport(c.Id, offset, []byte("}{")))

@@ -135,7 +135,7 @@ func (w *worker) outlived(time.Time) {
 	if w.pool.workers[w.id] != w || w.proc == nil {
 		return
 	}
-	if w.refused == "" {
+	if w.refused == "" && w.report == nil { // else it is being killed for something else
 		w.refused = "it ended its stream and lived on"
 	}
 	w.proc.Kill()
