@@ -23,6 +23,8 @@ with.
 
   --compare python   the same work in Python's multiprocessing.Pool and ProcessPoolExecutor
   --compare xargs    the same commands under xargs -P and GNU parallel -j
+  --compare floor    the same bytes through a bare relay, over gRPC and over sockets; for commands fork and exec alone. No pool can be
+                     faster than what it is built of: this says how near procpool is
 
 Both sides take turns in one run, with the same items and as many workers, after a round each to warm up; both check their results. The ratio
 says how many times better procpool is. Machines differ and are noisy: the ratio lasts, figures do not.
@@ -58,7 +60,7 @@ func newBenchCommand(g *globals) *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.StringSliceVar(&o.compare, "compare", nil, "python, xargs, or both with a comma")
+	f.StringSliceVar(&o.compare, "compare", nil, "python, xargs, floor, or several with commas")
 	f.IntVar(&o.runs, "runs", 5, "how often each side has its turn")
 	f.DurationVar(&o.atLeast, "time", fullRound, "a turn repeats its work at least so long")
 	f.IntVarP(&o.workers, "workers", "j", 2, "workers on each side")
@@ -92,7 +94,7 @@ func (o *benchOptions) peers() (peers []string, err error) {
 	for _, c := range o.compare {
 		p, ok := comparisons[c]
 		if !ok {
-			return nil, fmt.Errorf("--compare %s: it is python or xargs", c)
+			return nil, fmt.Errorf("--compare %s: it is python, xargs or floor", c)
 		}
 		peers = append(peers, p...)
 	}

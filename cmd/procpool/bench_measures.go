@@ -56,19 +56,23 @@ const (
 	peerExecutor = "ProcessPoolExecutor"
 	peerXargs    = "xargs"
 	peerParallel = "GNU parallel"
+	peerStreams  = "bare gRPC relay"
+	peerSockets  = "bare socket relay"
+	peerExec     = "fork+exec"
 )
 
 // comparisons are the values of --compare, and who is behind them.
 var comparisons = map[string][]string{
 	"python": {peerPool, peerSpawn, peerExecutor},
 	"xargs":  {peerXargs, peerParallel},
+	"floor":  {peerStreams, peerSockets, peerExec},
 }
 
 // measures are all of them, in the order in which they are done.
 var measures = slices.Concat(
 	[]measure{
 		{
-			name: "map-auto", what: "Map, automatic chunks", figures: []figure{{"", perSecond}}, peers: []string{peerPool},
+			name: "map-auto", what: "Map, automatic chunks", figures: []figure{{"", perSecond}}, peers: []string{peerPool, peerStreams, peerSockets},
 			work: work{Do: "map", Items: 1_000_000},
 		},
 		{
@@ -76,7 +80,7 @@ var measures = slices.Concat(
 			work: work{Do: "map", Items: 100_000, Chunk: 10},
 		},
 		{
-			name: "map-1", what: "Map, chunk size 1", figures: []figure{{"", perSecond}}, peers: []string{peerPool, peerExecutor},
+			name: "map-1", what: "Map, chunk size 1", figures: []figure{{"", perSecond}}, peers: []string{peerPool, peerExecutor, peerStreams, peerSockets},
 			work: work{Do: "map", Items: 20_000, Chunk: 1},
 		},
 		{
@@ -88,8 +92,9 @@ var measures = slices.Concat(
 			work: work{Do: "apply-async", Items: 20_000},
 		},
 		{
-			name: "apply", what: "Apply, one at a time", figures: []figure{{"p50", inSeconds}, {"p99", inSeconds}}, peers: []string{peerPool, peerExecutor},
-			work: work{Do: "apply"},
+			name: "apply", what: "Apply, one at a time", figures: []figure{{"p50", inSeconds}, {"p99", inSeconds}},
+			peers: []string{peerPool, peerExecutor, peerStreams, peerSockets},
+			work:  work{Do: "apply"},
 		},
 	},
 	payloads("argument"),
@@ -108,7 +113,7 @@ var measures = slices.Concat(
 			work: work{Do: "start-warm"},
 		},
 		{
-			name: "command-rate", what: "A command (true) per item", figures: []figure{{"", perSecond}}, peers: []string{peerXargs, peerParallel},
+			name: "command-rate", what: "A command (true) per item", figures: []figure{{"", perSecond}}, peers: []string{peerXargs, peerParallel, peerExec},
 			work: work{Do: "command-rate", Items: 500}, command: true,
 		},
 		{
@@ -164,7 +169,7 @@ func payloads(way string) []measure {
 		}
 		m.what = fmt.Sprintf("Map, %s of %s, automatic chunks", way, unitApart(size.name))
 		if size.bytes >= 64<<10 {
-			m.work.Chunk, m.peers = 1, append(m.peers, peerExecutor) // which has no chunks of its own choice
+			m.work.Chunk, m.peers = 1, append(m.peers, peerExecutor, peerStreams, peerSockets) // which have no chunks of their own choice
 			m.what = fmt.Sprintf("Map, %s of %s, chunk size 1", way, unitApart(size.name))
 		}
 		list = append(list, m)

@@ -74,6 +74,10 @@ func (b *bench) start(ctx context.Context, m measure, peer string) (side, error)
 			every: func(w work) []string { return []string{"parallel", "-j", fmt.Sprint(w.Workers), "true"} },
 			one:   []string{"parallel", "true", ":::", "x"},
 		}, nil
+	case peer == peerExec:
+		return forks{}, nil
+	case peer == peerStreams || peer == peerSockets:
+		return startProcess(ctx, self, floorCommand, "--dir", b.dir, fmt.Sprintf("--streams=%t", peer == peerStreams))
 	}
 	script := filepath.Join(b.dir, "bench.py")
 	if err := os.WriteFile(script, benchScript, 0o600); err != nil {
