@@ -93,7 +93,11 @@ func (c *call) deliver(p *pool, d *sched.Delivery) {
 	for i := range d.Parts {
 		part := &d.Parts[i]
 		c.heldBytes -= part.Bytes
-		part.Ref.(*segment).left -= part.N
+		seg := part.Ref.(*segment)
+		seg.left -= part.N
+		if seg.left == 0 {
+			seg.batch.Free() // none of its tasks will be sent to a worker again
+		}
 	}
 	for len(c.named) > 0 && c.named[0].left == 0 {
 		c.named = c.named[1:]
@@ -149,15 +153,16 @@ func (c *call) addValues(seg *segment, seq uint64, place int, attempts uint32, v
 	if attempts == 1 {
 		attempts = 0 // as the protocol has it
 	}
-	if list := c.next.Results; len(list) > 0 && len(values.Data) < maxMerge {
+	if list := c.next.Results; len(list) > 0 && values.Total() < maxMerge {
 		// Small ones go together, so that a message of a thousand small results has one frame and not a thousand.
 		last := &list[len(list)-1]
 		follows := seg.ids == nil && last.Indexes == nil && last.First+uint64(last.Values.Len()) == seq
-		if (follows || (seg.ids != nil && last.Indexes != nil)) && last.Attempts == attempts && len(last.Values.Data) < maxMerge {
-			if last.Values.Data != nil && cap(last.Values.Data) == len(last.Values.Data) {
+		if (follows || (seg.ids != nil && last.Indexes != nil)) && last.Attempts == attempts && last.Values.Total() < maxMerge {
+			if cap(last.Values.Data) == len(last.Values.Data) && last.Values.Total() > 0 {
 				last.Values = grown(&last.Values) // it is still a view of a worker's message
 			}
 			last.Values.AppendRange(&values, 0, n, 0)
+			values.Free()
 			if seg.ids != nil {
 				last.Indexes = append(last.Indexes, seg.ids[place:place+n]...)
 			}
@@ -175,10 +180,11 @@ func (c *call) addValues(seg *segment, seq uint64, place int, attempts uint32, v
 // maxMerge is up to which size results are copied together.
 const maxMerge = 16 << 10
 
-// grown is a copy of b with room for more.
+// grown is a copy of b, which it gives back, with room for more.
 func grown(b *wire.Batch) wire.Batch {
-	g := wire.Batch{Data: make([]byte, 0, max(4096, 2*len(b.Data)))}
+	g := wire.Batch{Data: make([]byte, 0, max(4096, 2*b.Total()))}
 	g.AppendRange(b, 0, b.Len(), 0)
+	b.Free()
 	return g
 }
 
@@ -221,7 +227,8 @@ func (v *valueCursor) skip(n int) {
 	for n > 0 {
 		k, failure := v.run(n)
 		if failure == nil {
-			v.take(k)
+			passed := v.take(k)
+			passed.Free()
 		}
 		n -= k
 	}
@@ -435,7 +442,7 @@ func (c *call) add(p *pool, m *wire.CallRequest) *refusal {
 	c.added += uint64(n)
 	c.mu.Lock()
 	c.heldItems += n
-	c.heldBytes += len(m.Items.Data)
+	c.heldBytes += m.Items.Total()
 	if seg.ids != nil {
 		c.named = append(c.named, seg)
 	}

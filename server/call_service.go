@@ -76,8 +76,8 @@ func (s *Server) serveCall(stream grpc.ServerStream, single bool) error {
 // sendPortion sends outcomes, in as many messages as the limit of a message asks for.
 func sendPortion(stream grpc.ServerStream, m *wire.CallResponse) error {
 	n, bytes := 0, 0
-	for n < len(m.Results) && (n == 0 || bytes+len(m.Results[n].Values.Data) <= maxBatch) {
-		bytes += len(m.Results[n].Values.Data)
+	for n < len(m.Results) && (n == 0 || bytes+m.Results[n].Values.Total() <= maxBatch) {
+		bytes += m.Results[n].Values.Total()
 		n++
 	}
 	if n == len(m.Results) {

@@ -94,8 +94,8 @@ func (o *outbox) take() (m *wire.AttachResponse, closed bool) {
 	}
 	m = &wire.AttachResponse{}
 	n, bytes := 0, 0
-	for n < len(o.next.Chunks) && (n == 0 || bytes+len(o.next.Chunks[n].Items.Data) <= maxBatch) {
-		bytes += len(o.next.Chunks[n].Items.Data)
+	for n < len(o.next.Chunks) && (n == 0 || bytes+o.next.Chunks[n].Items.Total() <= maxBatch) {
+		bytes += o.next.Chunks[n].Items.Total()
 		n++
 	}
 	m.Chunks = o.next.Chunks[:n:n]

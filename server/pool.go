@@ -337,7 +337,7 @@ type segment struct {
 	batch wire.Batch
 	ids   []uint64 // of ApplyAsync, if the caller chose them
 	first uint64   // number of the first task in its call
-	left  int      // tasks without outcome, under the call's mu; kept only for segments with ids
+	left  int      // tasks without outcome, under the call's mu
 }
 
 // index is what the caller calls a task: the one at a place of the segment, which is number seq of the call.

@@ -98,7 +98,7 @@ func New(cfg Config) (*Server, error) {
 	}
 
 	common := []grpc.ServerOption{
-		grpc.ForceServerCodecV2(wire.Codec{}),
+		grpc.ForceServerCodecV2(wire.Codec{Apart: true}),
 		grpc.MaxRecvMsgSize(wire.MaxMessage), grpc.MaxSendMsgSize(wire.MaxMessage),
 		grpc.ConnectionTimeout(5 * time.Second),
 		grpc.ChainUnaryInterceptor(s.recoverUnary), grpc.ChainStreamInterceptor(s.recoverStream),

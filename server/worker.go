@@ -320,7 +320,7 @@ func (w *worker) said(now time.Time, m *wire.AttachRequest) {
 		core.Returned(now, w.id, sched.ChunkID(r.Chunk), int(r.From))
 	}
 	for i := range m.Results {
-		if v := &m.Results[i].Values; len(v.Data) > wire.MaxItem && v.Largest() > wire.MaxItem {
+		if v := &m.Results[i].Values; v.Total() > wire.MaxItem && v.Largest() > wire.MaxItem {
 			core.Misbehaved(now, w.id, fmt.Sprintf("it reported a result of %d bytes; at most %d are allowed", v.Largest(), wire.MaxItem))
 			return
 		}
@@ -345,7 +345,7 @@ func (w *worker) said(now time.Time, m *wire.AttachRequest) {
 // report is results in the words of the core.
 func report(r *wire.ChunkResults) sched.Report {
 	rep := sched.Report{
-		Chunk: sched.ChunkID(r.Chunk), First: int(r.First), N: r.Len(), Bytes: len(r.Values.Data), Ran: time.Duration(min(r.RunNS, 1<<62)), Ref: r,
+		Chunk: sched.ChunkID(r.Chunk), First: int(r.First), N: r.Len(), Bytes: r.Values.Total(), Ran: time.Duration(min(r.RunNS, 1<<62)), Ref: r,
 	}
 	for _, f := range r.Failures {
 		rep.Failed = append(rep.Failed, sched.Failed{Offset: int(f.Offset), Outcome: sched.Outcome(f.Outcome)})

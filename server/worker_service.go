@@ -212,6 +212,7 @@ var spentRequests = sync.Pool{New: func() any { return new(wire.AttachRequest) }
 
 // spent gives back the memory of a message when the effects of what it said have been carried out.
 func spent(m *wire.AttachRequest) {
+	m.Free()
 	clear(m.Results)
 	if cap(m.Results) <= maxSpare {
 		*m = wire.AttachRequest{Results: m.Results[:0]}

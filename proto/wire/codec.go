@@ -17,7 +17,10 @@ import (
 // Codec is the gRPC codec of all our ends. It goes by the name "proto", because that is what it writes.
 //
 // A message given to it for sending must not be changed afterwards: large payloads are handed to the transport as they are.
-type Codec struct{}
+type Codec struct {
+	// Apart leaves large items in gRPC's buffers: for an end that only passes them on. See Batch.
+	Apart bool
+}
 
 var generated = encoding.GetCodecV2("proto")
 
@@ -47,12 +50,18 @@ func (Codec) Marshal(v any) (mem.BufferSlice, error) {
 }
 
 // Unmarshal decodes data into v.
-func (Codec) Unmarshal(data mem.BufferSlice, v any) error {
+func (c Codec) Unmarshal(data mem.BufferSlice, v any) error {
 	m, ok := v.(message)
 	if !ok {
 		return generated.Unmarshal(data, v)
 	}
-	if err := m.decode(own(data)); err != nil {
+	var err error
+	if a, ok := v.(scattered); ok && c.Apart && len(data) > 1 && data.Len() >= apartFrom {
+		err = a.decodeApart(newSource(data, refFrom))
+	} else {
+		err = m.decode(own(data))
+	}
+	if err != nil {
 		return status.Errorf(codes.InvalidArgument, "decode %T: %v", v, err)
 	}
 	return nil
@@ -97,6 +106,13 @@ func (e *encoder) flush() {
 func (e *encoder) finish() mem.BufferSlice {
 	e.flush()
 	return e.out
+}
+
+// hand hands over buffers as they are.
+func (e *encoder) hand(list mem.BufferSlice) {
+	e.flush()
+	e.left -= list.Len()
+	e.out = append(e.out, list...)
 }
 
 func (e *encoder) varint(num protowire.Number, v uint64) {
@@ -195,8 +211,8 @@ func packed[T uint32 | uint64](e *encoder, num protowire.Number, list []T, n int
 func (b *Batch) present() bool { return b.Varied() || b.Count != 0 }
 
 func (b *Batch) size() (n int) {
-	if len(b.Data) > 0 {
-		n += fieldSize(1, len(b.Data))
+	if total := b.Total(); total > 0 {
+		n += fieldSize(1, total)
 	}
 	switch {
 	case len(b.Small) > 0:
@@ -215,7 +231,11 @@ func (b *Batch) encode(e *encoder, num protowire.Number) {
 		return
 	}
 	e.prefix(num, b.size())
-	if len(b.Data) > 0 {
+	switch {
+	case b.Apart != nil:
+		e.prefix(1, b.Apart.Len())
+		e.hand(b.Apart)
+	case len(b.Data) > 0:
 		e.prefix(1, len(b.Data))
 		e.bytes(b.Data)
 	}

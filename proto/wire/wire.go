@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+
+	"google.golang.org/grpc/mem"
 )
 
 // Limits, the same at all ends.
@@ -19,9 +21,12 @@ const (
 // one size each in Small, if all of them have fewer than 128 bytes; or one size each in Sizes. On the wire Small and Sizes are the same
 // field. Small is as it travels, so that batches of small items are passed on without looking at every size.
 //
+// Large items that were received by a Codec that leaves them apart are in Apart instead of Data, and Free gives them back.
+//
 // The zero value is an empty batch, ready for Append.
 type Batch struct {
 	Data     []byte
+	Apart    mem.BufferSlice
 	Small    []byte
 	Sizes    []uint32
 	ItemSize uint32
@@ -95,8 +100,8 @@ func (b *Batch) Check() error {
 	if b.Varied() {
 		sum = uint64(b.Bytes(0, b.Len()))
 	}
-	if sum != uint64(len(b.Data)) {
-		return fmt.Errorf("batch has %d bytes of data, but its %d items add up to %d", len(b.Data), b.Len(), sum)
+	if total := b.Total(); sum != uint64(total) {
+		return fmt.Errorf("batch has %d bytes of data, but its %d items add up to %d", total, b.Len(), sum)
 	}
 	return nil
 }
@@ -150,7 +155,15 @@ func (b *Batch) vary(size int) {
 
 // AppendRange adds n items of src, from place from on, whose bytes begin at off.
 func (b *Batch) AppendRange(src *Batch, from, n, off int) {
-	b.Data = append(b.Data, src.Data[off:off+src.Bytes(from, n)]...)
+	if size := src.Bytes(from, n); src.Apart != nil {
+		part := cut(src.Apart, off, size)
+		for _, p := range part {
+			b.Data = append(b.Data, p.ReadOnlyData()...)
+		}
+		part.Free()
+	} else {
+		b.Data = append(b.Data, src.Data[off:off+size]...)
+	}
 	if b.Small != nil && src.Small != nil {
 		b.Small = append(b.Small, src.Small[from:from+n]...)
 		return
@@ -160,9 +173,15 @@ func (b *Batch) AppendRange(src *Batch, from, n, off int) {
 	}
 }
 
-// Slice is n items from place from on, whose bytes begin at off, without a copy.
+// Slice is n items from place from on, whose bytes begin at off, without a copy. It has to be given back like b itself.
 func (b *Batch) Slice(from, n, off, bytes int) Batch {
-	s := Batch{Data: b.Data[off : off+bytes : off+bytes]}
+	var s Batch
+	switch {
+	case b.Apart == nil:
+		s.Data = b.Data[off : off+bytes : off+bytes]
+	case bytes > 0:
+		s.Apart = cut(b.Apart, off, bytes)
+	}
 	switch {
 	case b.Small != nil:
 		s.Small = b.Small[from : from+n : from+n]
@@ -180,8 +199,11 @@ func (b *Batch) Reset() {
 	b.Small, b.Sizes = nil, nil
 }
 
-// Items walks over the batch.
-func (b *Batch) Items() Items { return Items{b: b} }
+// Items walks over the batch. It puts it together first, if it lies apart.
+func (b *Batch) Items() Items {
+	b.gather()
+	return Items{b: b}
+}
 
 // Items is a walk over a batch: for it := b.Items(); it.Next(); { use(it.Item()) }.
 type Items struct {
