@@ -13,7 +13,7 @@ type Function[A, R any] interface {
 	Encoding() string
 	// AppendArg appends the encoded argument to dst.
 	AppendArg(dst []byte, arg A) ([]byte, error)
-	// DecodeResult decodes a result. It must not keep b.
+	// DecodeResult decodes a result. It may keep b, or a part of it; b may be a part of a message of up to 1 MiB.
 	DecodeResult(b []byte) (R, error)
 }
 

@@ -32,8 +32,18 @@ type Encoding[T any] struct {
 	Name string
 	// Append appends the encoded value to dst.
 	Append func(dst []byte, v T) ([]byte, error)
-	// Decode decodes a value. It must not keep b.
+	// Decode decodes a value. It may keep b, which nobody else uses: see keepFrom.
 	Decode func(b []byte) (T, error)
+}
+
+// keepFrom is from which size on bytes are not copied once more. They hold on to the message that they came in, which has 1 MiB if it has more than one item.
+const keepFrom = 256 << 10
+
+func decodeBytes(b []byte) ([]byte, error) {
+	if len(b) >= keepFrom {
+		return b, nil
+	}
+	return bytes.Clone(b), nil
 }
 
 // For is the encoding of T.
@@ -44,7 +54,7 @@ func For[T any]() Encoding[T] {
 		return as[T](Encoding[[]byte]{
 			Name:   NameBytes,
 			Append: func(dst, v []byte) ([]byte, error) { return append(dst, v...), nil },
-			Decode: func(b []byte) ([]byte, error) { return bytes.Clone(b), nil },
+			Decode: decodeBytes,
 		})
 	case proto.Message:
 		return message[T]()
