@@ -84,6 +84,55 @@ func TestBadClients(t *testing.T) {
 	}
 }
 
+// Calls that nobody reads fill their own windows: those of others go on beside them, on the same connection.
+func TestStuckReadersDelayNoOtherCallOfTheirConnection(t *testing.T) {
+	d := serve(t)
+	pool := d.open(t, "", client.Name("shared"))
+	pool.mustAnswer(t)
+	pool.rest(t, 2)
+	before := used(t)
+	conn, rpc, err := byHand(d.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	const stuck = 8
+	for range stuck {
+		stream, err := rpc.Map(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := stream.Send(&pb.MapRequest{Pool: "shared", Function: "do"}); err != nil {
+			t.Fatal(err)
+		}
+		large := &pb.Batch{Data: bytes.Repeat([]byte(`"`+strings.Repeat("x", 1022)+`"`), 100), ItemSize: 1024, Count: 100} // the function answers with as much
+		go func() {                                                                                                        // ends with ctx
+			for stream.Send(&pb.MapRequest{Items: large}) == nil {
+			}
+		}()
+	}
+	eventually(t, func() string { // all windows are full: the workers have nothing to do
+		info, err := pool.Info(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Calls != stuck || info.DoneTasks < stuck*1000 || info.Busy > 0 {
+			return fmt.Sprintf("the pool is %v", info)
+		}
+		return ""
+	})
+	for range 100 {
+		response, err := rpc.Apply(t.Context(), &pb.ApplyRequest{Pool: "shared", Function: "do", Item: []byte(`"a"`)})
+		if err != nil || string(response.GetValue()) != `"A"` {
+			t.Fatalf("an Apply beside them has %v, %v", response, err)
+		}
+	}
+	cancel()
+	conn.Close()
+	pool.rest(t, 2)
+	before.back(t)
+}
+
 // A client in a debugger is alive: its calls wait for it, and those of others do not.
 func TestClientThatIsStoppedAndGoesOn(t *testing.T) {
 	d := serve(t)
