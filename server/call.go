@@ -43,7 +43,12 @@ type call struct {
 	// The window: what has been accepted and not yet been written back to the client. The receiver reads no more while it is full.
 	heldItems int
 	heldBytes int
-	room      chan struct{} // one slot: the window has room again
+	user      *usage // what it counts against, beside its window
+	charged   struct {
+		items, bytes int
+		closed       bool
+	}
+	room chan struct{} // one slot: the window has room again
 
 	ended bool       // the client has sent all its items
 	added uint64     // items so far; owned by the receiver
@@ -90,15 +95,18 @@ func (c *call) deliver(p *pool, d *sched.Delivery) {
 	c.waiting = true
 	c.tasks += d.N
 	c.bytes += d.Bytes
+	gone := 0
 	for i := range d.Parts {
 		part := &d.Parts[i]
-		c.heldBytes -= part.Bytes
+		gone += part.Bytes
 		seg := part.Ref.(*segment)
 		seg.left -= part.N
 		if seg.left == 0 {
 			seg.batch.Free() // none of its tasks will be sent to a worker again
 		}
 	}
+	c.heldBytes -= gone
+	c.charge(0, d.Bytes-gone)
 	for len(c.named) > 0 && c.named[0].left == 0 {
 		c.named = c.named[1:]
 	}
@@ -341,6 +349,7 @@ func (c *call) take() (m *portion, done bool, err *refusal) {
 func (c *call) written(p *pool, m *portion) {
 	c.mu.Lock()
 	c.heldItems -= m.tasks
+	c.charge(-m.tasks, -m.bytes)
 	c.mu.Unlock()
 	c.signalRoom()
 	if m.tasks == 0 && len(m.credits) == 0 {
@@ -355,14 +364,20 @@ func (c *call) written(p *pool, m *portion) {
 	})
 }
 
-// hold waits until the window has room, then takes n items of so many bytes into it.
+// hold waits until the window has room, and the budget. A call that has nothing in the daemon does not wait.
 func (c *call) hold(ctx context.Context, s *Server) error {
-	for {
+	for waits := false; ; {
 		c.mu.Lock()
-		room := c.heldItems < s.cfg.WindowItems && c.heldBytes < s.cfg.WindowBytes || c.heldItems == 0 || c.done
+		room := c.heldItems < s.cfg.WindowItems && c.heldBytes < s.cfg.WindowBytes && !s.budget.full(c) || c.heldItems == 0 || c.done
 		c.mu.Unlock()
 		if room {
 			return nil
+		}
+		if !waits {
+			waits = true
+			s.budget.wait(c)
+			defer s.budget.unwait(c)
+			continue // it may have changed meanwhile
 		}
 		select {
 		case <-c.room:
@@ -443,6 +458,7 @@ func (c *call) add(p *pool, m *wire.CallRequest) *refusal {
 	c.mu.Lock()
 	c.heldItems += n
 	c.heldBytes += m.Items.Total()
+	c.charge(n, m.Items.Total())
 	if seg.ids != nil {
 		c.named = append(c.named, seg)
 	}

@@ -38,6 +38,7 @@ func (s *Server) serveCall(stream grpc.ServerStream, single bool) error {
 	if err != nil {
 		return err
 	}
+	defer s.budget.close(c)
 	s.receivers.Go(func() { c.receive(ctx, s, p, stream, first) }) // ends with the stream, at the latest
 	for {
 		select {
@@ -115,6 +116,7 @@ func (ps *poolService) Apply(ctx context.Context, r *pb.ApplyRequest) (*pb.Apply
 	if err != nil {
 		return nil, err
 	}
+	defer s.budget.close(c)
 	if err := c.add(p, m); err != nil {
 		return nil, err
 	}
@@ -172,7 +174,11 @@ func (s *Server) openCall(ctx context.Context, m *pb.MapRequest, single, json bo
 	}
 	c := newCall(id, spec, m.Label, peer)
 	c.json = json
+	if refused := s.budget.open(c); refused != nil {
+		return nil, nil, refused
+	}
 	if refused := s.rememberCall(p, c); refused != nil {
+		s.budget.close(c)
 		return nil, nil, refused
 	}
 	posted := p.post(func(now time.Time) {
@@ -185,6 +191,7 @@ func (s *Server) openCall(ctx context.Context, m *pb.MapRequest, single, json bo
 	})
 	if !posted {
 		s.forgetCall(id)
+		s.budget.close(c)
 		return nil, nil, refuse(pb.Reason_REASON_POOL_CLOSED, "pool %q has been closed and takes no new calls", p.name).of(p.name)
 	}
 	return c, p, nil

@@ -41,6 +41,11 @@ type Config struct {
 	WindowItems int
 	WindowBytes int
 
+	// PerUser and Total bound what one user, and all users together, have in the daemon. PerUser defaults to 4,096 calls, 8,192 streams, 1,048,576 items and
+	// 256 MiB; Total to four times that. An embedded daemon has one user and no such limits.
+	PerUser Limits
+	Total   Limits
+
 	// Logger gets the daemon's log. Defaults to none.
 	Logger hclog.Logger
 }
@@ -59,6 +64,12 @@ func (c Config) withDefaults() (Config, error) {
 	if c.WindowItems < 0 || c.WindowBytes < 0 {
 		errs = append(errs, fmt.Errorf("the window of %d items and %d bytes is negative", c.WindowItems, c.WindowBytes))
 	}
+	errs = append(errs, c.PerUser.valid(), c.Total.valid())
+	if c.Embedded {
+		c.PerUser, c.Total = c.PerUser.or(noLimits), c.Total.or(noLimits)
+	}
+	c.PerUser = c.PerUser.or(userLimits)
+	c.Total = c.Total.or(c.PerUser.times(totalFactor))
 	if c.Addr == "" {
 		c.Addr = filepath.Join(c.Dir, "api.sock")
 	}

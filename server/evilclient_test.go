@@ -20,6 +20,7 @@ import (
 
 	"github.com/procpool/procpool/client"
 	pb "github.com/procpool/procpool/proto/procpool/v1"
+	"github.com/procpool/procpool/server"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 )
@@ -29,7 +30,7 @@ const clientBound = time.Second
 
 // TestBadClients is what a client may do to a daemon. Others are served meanwhile, and when it is gone nothing is left of it.
 func TestBadClients(t *testing.T) {
-	d := serve(t)
+	d := serveAs(t, server.Config{PerUser: server.Limits{Calls: 20_000, Streams: 20_000}}) // they have the same user as the others
 	pool := d.open(t, "", client.Name("shared"))
 	pool.mustAnswer(t)
 	for _, row := range []struct {

@@ -46,12 +46,18 @@ type daemon struct {
 
 func serve(t *testing.T) *daemon {
 	t.Helper()
+	return serveAs(t, server.Config{})
+}
+
+func serveAs(t *testing.T, cfg server.Config) *daemon {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "p") // t.TempDir is too long for a socket's path
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	s, err := server.New(server.Config{Dir: dir, DrainTimeout: time.Second})
+	cfg.Dir, cfg.DrainTimeout = dir, time.Second
+	s, err := server.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -43,6 +43,7 @@ type Server struct {
 
 	guardian  *workerproc.Guardian
 	expected  expected
+	budget    budget
 	stop      atomic.Bool    // no new calls and pools
 	receivers sync.WaitGroup // of calls
 	running   sync.WaitGroup // owners of pools
@@ -78,6 +79,7 @@ func New(cfg Config) (*Server, error) {
 		cfg.Logger.Warn("should this daemon be killed, workers that hang or are stopped would live on", "reason", err)
 	})
 	s.expected.workers = make(map[[32]byte]*worker)
+	s.budget.init(cfg.PerUser, cfg.Total)
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("runtime directory: %w", err)
 	}
@@ -105,6 +107,7 @@ func New(cfg Config) (*Server, error) {
 		grpc.WaitForHandlers(true),
 	}
 	s.apiServer = grpc.NewServer(append(slices.Clone(common),
+		grpc.ChainUnaryInterceptor(s.countUnary), grpc.ChainStreamInterceptor(s.countStream),
 		grpc.Creds(unixPeer{watch: !cfg.Embedded}), grpc.InitialWindowSize(256<<10), grpc.InitialConnWindowSize(16<<20))...)
 	porch := &porch{room: porchRoom, patience: porchPatience, expected: s.expected.count}
 	s.workerServer = grpc.NewServer(append(slices.Clone(common),

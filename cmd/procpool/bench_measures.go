@@ -137,6 +137,10 @@ var measures = slices.Concat(
 			peers: []string{peerPool}, work: work{Do: "memory-imap", Bytes: 1024}, own: true,
 		},
 		{
+			name: "memory-calls", what: "64 endless IMaps of 1 KiB items on one connection, whose tasks do not end", figures: []figure{{"memory above idle", inBytes}, {"items taken", inItems}},
+			work: work{Do: "memory-calls", Items: 64, Bytes: 1024}, own: true,
+		},
+		{
 			name: "memory-idle", what: "Idle pool", figures: []figure{{"process of the daemon", inBytes}, {"worker", inBytes}, {"worker, proportional", inBytes}},
 			peers: []string{peerPool}, work: work{Do: "memory-idle"}, own: true,
 		},

@@ -40,6 +40,10 @@ var (
 		}
 		return int(time.Since(start).Microseconds()), nil
 	})
+	benchWait = workerproc.Func("procpool.bench.wait", func(ctx context.Context, b []byte) (int, error) {
+		<-ctx.Done()
+		return len(b), ctx.Err()
+	})
 	benchDie    = workerproc.Func("procpool.bench.die", func(context.Context, int) (int, error) { return 0, syscall.Kill(os.Getpid(), syscall.SIGKILL) })
 	benchMemory = workerproc.Func("procpool.bench.memory", func(context.Context, int) ([]int, error) { return memoryOf("self") })
 )
@@ -105,6 +109,7 @@ var rounds = map[string]func(*ours, context.Context, work) (*answer, error){
 	"fair-queue":   (*ours).fairQueue,
 	"fair-shares":  (*ours).fairShares,
 	"memory-imap":  (*ours).memoryIMap,
+	"memory-calls": (*ours).memoryCalls,
 	"memory-idle":  (*ours).memoryIdle,
 	"crash":        (*ours).crash,
 	"cpu":          (*ours).cpu,

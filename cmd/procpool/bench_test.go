@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"math"
@@ -46,7 +47,7 @@ func TestSelectMeasures(t *testing.T) {
 
 func TestMeasuresFitTogether(t *testing.T) {
 	t.Parallel()
-	known := slices.Concat(comparisons["python"], comparisons["xargs"])
+	known := slices.Concat(comparisons["python"], comparisons["xargs"], comparisons["floor"])
 	seen := map[string]bool{}
 	for _, m := range measures {
 		if seen[m.name] || m.what == "" || len(m.figures) == 0 {
@@ -63,9 +64,30 @@ func TestMeasuresFitTogether(t *testing.T) {
 			if m.command == slices.Contains(comparisons["python"], p) {
 				t.Errorf("%s: %s cannot do it", m.name, p)
 			}
+			if slices.Contains(comparisons["floor"], p) {
+				continue // its own switch says what it does; see TestFloor
+			}
 			if do := "def do_" + strings.ReplaceAll(m.work.Do, "-", "_") + "("; !m.command && !strings.Contains(string(benchScript), do) {
 				t.Errorf("%s: bench.py has no %q", m.name, do)
 			}
+		}
+	}
+}
+
+// TestFloor: the relays move what is measured, and commands are started.
+func TestFloor(t *testing.T) {
+	t.Parallel()
+	out, err := procpool(t, "bench", "map-1", "apply", "argument-64KiB", "result-64KiB", "command-rate", "--compare", "floor", "--runs", "1", "--time", "0s", "--json").Output()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for _, peer := range comparisons["floor"] {
+		want := 4
+		if peer == peerExec {
+			want = 1
+		}
+		if got := bytes.Count(out, []byte(`"peer": "`+peer+`"`)); got < want {
+			t.Errorf("%s is there %d times, want at least %d:\n%s", peer, got, want, out)
 		}
 	}
 }

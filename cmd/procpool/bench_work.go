@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -417,6 +418,48 @@ func (o *ours) memoryIMap(ctx context.Context, w work) (*answer, error) {
 		}
 	}
 	return &answer{Values: values(float64(max(peak-idle, 0)), float64(int(drawn.Load())-read)), Checked: read}, nil
+}
+
+// memoryCalls begins many endless IMaps whose tasks never end, and looks how much memory that takes when no more items are taken.
+func (o *ours) memoryCalls(ctx context.Context, w work) (*answer, error) {
+	pool, err := o.kept(ctx, w)
+	if err != nil {
+		return nil, err
+	}
+	debug.FreeOSMemory()
+	idle, err := o.resident()
+	if err != nil {
+		return nil, err
+	}
+	item := blob(w.Bytes)
+	var drawn atomic.Int64
+	input := func(yield func([]byte) bool) {
+		for drawn.Add(1); yield(item); drawn.Add(1) {
+		}
+	}
+	calls, cancel := context.WithCancel(ctx)
+	var ended sync.WaitGroup
+	for range w.Items {
+		ended.Go(func() { // ends with calls
+			for range client.IMap(calls, pool, benchWait, input) {
+			}
+		})
+	}
+	peak, before := 0, int64(-1)
+	for drawn.Load() != before {
+		before = drawn.Load()
+		if err = pause(ctx, time.Second/2); err != nil {
+			break
+		}
+		var now int
+		if now, err = o.resident(); err != nil {
+			break
+		}
+		peak = max(peak, now)
+	}
+	cancel()
+	ended.Wait()
+	return &answer{Values: values(float64(max(peak-idle, 0)), float64(before)), Checked: w.Items}, err
 }
 
 // The slow reader of an endless input: how often it reads in a second, and how often in all.

@@ -331,7 +331,7 @@ func TestSharesAreFair(t *testing.T) {
 		for _, workers := range []int{1, 2, 8} {
 			t.Run(fmt.Sprintf("%s, %d workers", tt.name, workers), func(t *testing.T) {
 				s := newSim(t, workers)
-				s.window = 16 * 4096 // so that nobody waits for its own client
+				s.window = 16 * 4096                                // so that nobody waits for its own client
 				end := max(10*time.Second, 200*slices.Max(tt.mean)) // the longest task has twice the mean
 				if slices.Min(tt.mean) < 1e4 {
 					end = time.Second // or there would be too many of them
