@@ -35,16 +35,21 @@ type hop interface {
 }
 
 // streamHop is a gRPC stream.
-type streamHop struct{ grpc.Stream }
+type streamHop struct {
+	stream interface {
+		SendMsg(m any) error
+		RecvMsg(m any) error
+	}
+}
 
 // floorMessage is what it carries: bytes, by reference.
 type floorMessage struct{ data mem.BufferSlice }
 
-func (h streamHop) send(data mem.BufferSlice) error { return h.SendMsg(&floorMessage{data}) }
+func (h streamHop) send(data mem.BufferSlice) error { return h.stream.SendMsg(&floorMessage{data}) }
 
 func (h streamHop) recv() (mem.BufferSlice, error) {
 	var m floorMessage
-	err := h.RecvMsg(&m)
+	err := h.stream.RecvMsg(&m)
 	return m.data, err
 }
 
@@ -317,7 +322,9 @@ func startFloor(ctx context.Context, dir string, streams bool, workers int) (*fl
 
 // do sends messages and reads as many answers, and says how fast that was.
 func (s *floorSide) do(w work) (*answer, error) {
-	messages, message, per, size := w.Items, []byte{floorEcho}, 1, 0
+	messages, per := w.Items, 1
+	var message []byte
+	var size int // of an answer
 	switch w.Do {
 	case "map": // as long as ours are, when chunks are automatic: items of some digits, and a byte for the size of each
 		per = max(1, w.Chunk)

@@ -441,7 +441,8 @@ func (o *ours) memoryCalls(ctx context.Context, w work) (*answer, error) {
 	var ended sync.WaitGroup
 	for range w.Items {
 		ended.Go(func() { // ends with calls
-			for range client.IMap(calls, pool, benchWait, input) {
+			for _, err := range client.IMap(calls, pool, benchWait, input) {
+				_ = err // it is cancelled
 			}
 		})
 	}

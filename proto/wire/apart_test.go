@@ -141,7 +141,7 @@ func FuzzApart(f *testing.F) {
 		f.Add(i%2 == 0, uint8(1+17*i), out.Materialize())
 	}
 	f.Fuzz(func(t *testing.T, worker bool, size uint8, b []byte) {
-		make := func() scattered {
+		message := func() scattered {
 			if worker {
 				return new(AttachRequest)
 			}
@@ -149,7 +149,7 @@ func FuzzApart(f *testing.F) {
 		}
 		pool := &countingPool{}
 		received := pool.pieces(b, 1+int(size))
-		apart, whole := make(), make()
+		apart, whole := message(), message()
 		err := apart.decodeApart(newSource(received, 1))
 		received.Free()
 		if (Codec{}).Unmarshal(mem.BufferSlice{mem.SliceBuffer(bytes.Clone(b))}, whole) == nil && !errors.Is(err, errGroup) {
