@@ -83,6 +83,7 @@ var registry struct {
 	sync.Mutex
 	functions []*registered
 	init      func(ctx context.Context, arg []byte) error
+	pipe      Pipe // the one function, if it is one
 }
 
 func register(f *registered) {

@@ -32,6 +32,10 @@ func (s *session) run(life context.Context, t *task, ran chan<- struct{}) {
 	for !done {
 		done = s.runTasks(life, t)
 	}
+	if registry.pipe != nil {
+		s.progress.idle()
+		registry.pipe.Close()
+	}
 	s.goodbye()
 	close(ran)
 }
@@ -76,7 +80,11 @@ func (s *session) runTasks(life context.Context, t *task) (done bool) {
 		t.failed, t.started, t.ended = c, false, true
 	}()
 	for s.claim(life, t) {
-		s.runClaim(t)
+		if registry.pipe != nil {
+			s.runPipe(t)
+		} else {
+			s.runClaim(t)
+		}
 	}
 	return true
 }
@@ -115,10 +123,7 @@ func (s *session) runClaim(t *task) {
 // claim accounts for the last claim and makes the next one. False: there will be none.
 func (s *session) claim(life context.Context, t *task) bool {
 	if t.ended {
-		if limit := s.welcome.ResultLimit; t.failed == nil && uint64(len(t.result)) > limit {
-			t.failed = fmt.Errorf("the result has %d bytes; at most %d are allowed", len(t.result), limit)
-		}
-		t.explain()
+		s.judge(t)
 	}
 	if t.own != nil && !t.own.timeout.IsZero() {
 		t.own.end(nil)
@@ -148,6 +153,9 @@ func (s *session) claim(life context.Context, t *task) bool {
 		if c.TaskTimeoutNS > 0 || c.cancel != nil { // the daemon goes by the time in the progress record
 			t.end = t.offset + 1
 		}
+		if registry.pipe != nil { // which claims more as it goes
+			t.end = t.offset + 1
+		}
 		if c.cancel[t.offset] {
 			c.items.Next()
 			t.failed, t.ended = errCancelled, true
@@ -155,7 +163,7 @@ func (s *session) claim(life context.Context, t *task) bool {
 			s.settle(t)
 			continue
 		}
-		if c.ctx == nil {
+		if c.ctx == nil && registry.pipe == nil {
 			c.ctx = &taskContext{session: s, life: life, chunk: c.ID, attempt: c.Attempt, deadline: c.DeadlineUnixNS}
 			if c.TaskTimeoutNS > 0 {
 				c.ctx.timeout = t.began.Add(time.Duration(c.TaskTimeoutNS))
@@ -196,7 +204,9 @@ const maxSpare = 1024
 func (s *session) hold() int {
 	s.held.Store(true)
 	hand := s.progress.inHand()
-	s.current.next = hand + 1
+	if registry.pipe == nil { // a pipe has taken what is claimed, or is about to
+		s.current.next = hand + 1
+	}
 	return hand
 }
 
@@ -228,13 +238,16 @@ func (s *session) settle(t *task) {
 		t.offset++
 	}
 	c.next = t.offset
+	if registry.pipe != nil {
+		c.next = max(t.offset, t.end)
+	}
 	o.ran(c.ID, t.clock(t.offset-t.first))
 	o.written = w.written
 
 	alone := o.alone != nil
 	switch {
 	case o.recorded == o.taken && !alone:
-	case alone, len(s.queue) == 1 && c.next >= c.end, w.written-o.read.pos >= enough:
+	case alone, len(s.queue) == 1 && t.offset >= c.end, w.written-o.read.pos >= enough:
 		s.flush() // nothing follows soon, or there is enough
 	default:
 		o.lingers()
@@ -297,6 +310,9 @@ func outcomeOf(t *task) pb.Outcome {
 	if t.failed == errCancelled { //nolint:errorlint // the function's error may have methods that panic
 		return pb.Outcome_OUTCOME_CANCELLED
 	}
+	if t.failed == errTimeout { //nolint:errorlint // as above
+		return pb.Outcome_OUTCOME_TIMEOUT
+	}
 	if _, crashed := t.failed.(*crash); crashed || t.own == nil { //nolint:errorlint // as above
 		return pb.Outcome_OUTCOME_TASK_ERROR
 	}
@@ -308,6 +324,14 @@ func outcomeOf(t *task) pb.Outcome {
 	default:
 		return pb.Outcome_OUTCOME_TASK_ERROR
 	}
+}
+
+// judge makes an outcome of the end of the task in hand, in the words of the protocol.
+func (s *session) judge(t *task) {
+	if limit := s.welcome.ResultLimit; t.failed == nil && uint64(len(t.result)) > limit {
+		t.failed = fmt.Errorf("the result has %d bytes; at most %d are allowed", len(t.result), limit)
+	}
+	t.explain()
 }
 
 // goodbye gives back what has not been started and ends the worker's half of the conversation.

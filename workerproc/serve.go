@@ -203,6 +203,9 @@ func (s *session) hello() error {
 func (s *session) initialise(ctx context.Context) error {
 	ready := &pb.Ready{}
 	var err error
+	if p := registry.pipe; p != nil {
+		err = protect(func() error { return p.Start(ctx, func() { s.stop(nil) }) })
+	}
 	if registry.init != nil {
 		err = protect(func() error { return registry.init(ctx, s.welcome.InitArgument) })
 	}

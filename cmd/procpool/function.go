@@ -98,6 +98,11 @@ func (m *mapping) callFunction(ctx context.Context, g *globals) error {
 	if err != nil {
 		return err
 	}
+	return m.call(ctx, pool, fn, '\n')
+}
+
+// call calls a function for every item. end is what a result ends with.
+func (m *mapping) call(ctx context.Context, pool *client.Pool, fn poolFunction, end byte) error {
 	inputs := func(yield func(string) bool) {
 		for item := range m.in.seq {
 			m.progress.begin(item, time.Now())
@@ -108,12 +113,14 @@ func (m *mapping) callFunction(ctx context.Context, g *globals) error {
 		m.progress.inputEnded()
 	}
 	w := newResultWriter(m.screen.out(), m.options, fn.encoding)
+	w.end = end
 	return runAll(ctx, m, pool, fn, inputs, w, client.Label("procpool map"))
 }
 
 // resultWriter writes the results of a function, a line each. They come by the million: it gathers them, but never for long.
 type resultWriter struct {
 	json, tag, raw bool
+	end            byte
 
 	mu    sync.Mutex
 	buf   *bufio.Writer
@@ -167,7 +174,7 @@ func (w *resultWriter) write(item string, out client.Outcome[[]byte]) error {
 		if w.tag {
 			w.line = append(append(w.line, item...), '\t')
 		}
-		w.line = append(append(w.line, out.Value...), '\n')
+		w.line = append(append(w.line, out.Value...), w.end)
 		_, err := w.buf.Write(w.line)
 		w.line = w.line[:0]
 		if err != nil {

@@ -16,9 +16,11 @@ import (
 
 	"github.com/procpool/procpool/client"
 	"github.com/procpool/procpool/workerproc"
+	"github.com/procpool/procpool/workerproc/lines"
 )
 
 func main() {
+	lines.Main()
 	workerproc.Main()
 	os.Exit(run(os.Args[1:]))
 }

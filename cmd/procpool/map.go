@@ -57,6 +57,7 @@ type mapOptions struct {
 	timeout    time.Duration
 	pool       string
 	function   string
+	lines      linesFlags
 }
 
 func newMapCommand(g *globals) *cobra.Command {
@@ -86,6 +87,7 @@ func newMapCommand(g *globals) *cobra.Command {
 	f.DurationVar(&o.timeout, "timeout", 0, "how long an item may take, as 1.5s or 2m; then it is terminated")
 	f.StringVar(&o.pool, "pool", "", "call a function of this pool")
 	f.StringVar(&o.function, "func", "", "the function to call")
+	o.lines.register(f)
 	return cmd
 }
 
@@ -101,6 +103,9 @@ func (o *mapOptions) check(command []string) error {
 		}
 	}
 	byName := o.pool != "" || o.function != ""
+	if err := o.lines.checkMap(o); err != nil {
+		return err
+	}
 	switch {
 	case len(layouts) > 1:
 		return fmt.Errorf("%s and %s exclude each other", layouts[0], layouts[1])
@@ -152,7 +157,7 @@ func (o *mapOptions) open(ctx context.Context, list []string, given bool, s *scr
 	switch {
 	case given && o.file != "":
 		return nil, fmt.Errorf("items come after %q or from -a, not from both", separator)
-	case given && o.nul:
+	case given && o.nul && !o.lines.set():
 		return nil, fmt.Errorf("-0 is for items from -a or stdin, not for those after %q", separator)
 	case given:
 		if len(list) == 0 {
@@ -197,6 +202,9 @@ func runMap(ctx context.Context, g *globals, o *mapOptions, args []string) error
 	m := &mapping{screen: s, options: o, in: in, cancel: cancel, progress: newProgress(in.total, time.Now())}
 	if len(command) == 0 {
 		return m.callFunction(ctx, g)
+	}
+	if o.lines.set() {
+		return m.runLines(ctx, command)
 	}
 	return m.runCommands(ctx, command)
 }

@@ -27,6 +27,7 @@ func newCreateCommand(g *globals) *cobra.Command {
 	var maxAge, maxIdle time.Duration
 	var drainMemory string
 	var peer string
+	var lines linesFlags
 	cmd := &cobra.Command{
 		Use:   "create NAME [flags] -- PROGRAM [ARG...]",
 		Short: "Make a pool that lives until it is closed or terminated",
@@ -56,9 +57,14 @@ them; "procpool pools" shows whether they come up.`,
 				return fmt.Errorf("--drain-memory: %w", err)
 			}
 			opts := []client.PoolOption{
-				client.Workers(workers), client.Peer(match), client.Program(args[1], args[2:]...), client.MaxTasksPerWorker(maxTasks), client.MinWorkers(minWorkers),
+				client.Workers(workers), client.Peer(match), client.MaxTasksPerWorker(maxTasks), client.MinWorkers(minWorkers),
 				client.Spares(spares), client.DrainMemory(bytes),
 			}
+			program, err := lines.program(args[1:], bytes)
+			if err != nil {
+				return err
+			}
+			opts = append(opts, program)
 			if maxAge != 0 {
 				opts = append(opts, client.MaxWorkerAge(maxAge))
 			}
@@ -78,6 +84,8 @@ them; "procpool pools" shows whether they come up.`,
 	f.IntVar(&minWorkers, "min-workers", 0, "with --max-idle: so many workers stay")
 	f.IntVar(&spares, "spares", 0, "workers kept ready beside the others, for those that leave or die")
 	f.StringVar(&drainMemory, "drain-memory", "", "replace a worker with more memory than this, after its task: bytes, or with K, M or G")
+	lines.register(f)
+	lines.registerNull(f)
 	f.StringVar(&peer, "peer", "exact", "which process may register as a worker: exact, the one that was started; group, one of its process group,\n"+
 		"for wrappers that wait for it (go run, uv run); cgroup, one of its cgroup")
 	return cmd

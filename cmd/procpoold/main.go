@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/procpool/procpool/client"
 	"github.com/procpool/procpool/server"
+	"github.com/procpool/procpool/workerproc/lines"
 	"github.com/spf13/cobra"
 )
 
@@ -26,6 +27,7 @@ const (
 )
 
 func main() {
+	lines.Main() // for pools of line workers, whose adapter is this program
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
