@@ -19,7 +19,7 @@ const (
 	windowItems = 128
 	windowBytes = 32 << 10
 	// settling is how long a second line may take to come behind the first answer of a program, which is looked for once.
-	settling = 5 * time.Millisecond
+	settling = 10 * time.Millisecond
 	// adviceAfter is how long the first answer may take to come before one is told why that might be.
 	adviceAfter = 5 * time.Second
 )
