@@ -23,6 +23,10 @@ def plus_one(i):
     return i + 1
 
 
+def next_line(line):
+    return str(int(line) + 1)
+
+
 def sum_of(b):
     return len(b) + b[0] + b[-1]
 
@@ -219,6 +223,20 @@ class Side:
         def once():
             start = clock()
             got = list(self.kind.imap(pool, plus_one, iter(items), w.get("chunk", 0)))
+            took = clock() - start
+            check(got, want)
+            return took
+
+        return self.rate(w, n, once)
+
+    def do_line_rate(self, w):
+        """The same function over the same strings, imap at chunk size 1: what one would use instead."""
+        pool, n = self.kept(w), w["items"]
+        items, want = [str(i) for i in range(n)], [str(i + 1) for i in range(n)]
+
+        def once():
+            start = clock()
+            got = list(self.kind.imap(pool, next_line, iter(items), 1))
             took = clock() - start
             check(got, want)
             return took

@@ -113,6 +113,10 @@ var measures = slices.Concat(
 			work: work{Do: "start-warm"},
 		},
 		{
+			name: "line-rate", what: "A line worker in Python, over a lazy input", figures: []figure{{"", perSecond}}, peers: []string{peerPool},
+			work: work{Do: "line-rate", Items: 50_000},
+		},
+		{
 			name: "command-rate", what: "A command (true) per item", figures: []figure{{"", perSecond}}, peers: []string{peerXargs, peerParallel, peerExec},
 			work: work{Do: "command-rate", Items: 500}, command: true,
 		},

@@ -78,6 +78,7 @@ func newBenchSideCommand(g *globals) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&o.dir, "dir", "", "where the socket of a daemon is put")
+	cmd.Flags().StringVar(&o.python, "python", "python3", "the Python of line workers")
 	cmd.Flags().StringVar(&o.program, "daemon", "", "the daemon's program; empty for an embedded one")
 	return cmd
 }
@@ -87,6 +88,7 @@ type ours struct {
 	addr    string
 	dir     string
 	program string
+	python  string
 
 	daemon *daemonProcess // nil: embedded, or not ours
 	client *client.Client // nil: embedded
@@ -98,6 +100,7 @@ type ours struct {
 var rounds = map[string]func(*ours, context.Context, work) (*answer, error){
 	"map":          (*ours).mapInts,
 	"imap":         (*ours).imap,
+	"line-rate":    (*ours).lineRate,
 	"apply-async":  (*ours).applyAsync,
 	"apply":        (*ours).apply,
 	"argument":     (*ours).argument,
@@ -219,11 +222,11 @@ func (o *ours) close() error {
 }
 
 // open makes a pool.
-func (o *ours) open(ctx context.Context, workers int) (*client.Pool, error) {
-	opts := []client.PoolOption{
+func (o *ours) open(ctx context.Context, workers int, more ...client.PoolOption) (*client.Pool, error) {
+	opts := append([]client.PoolOption{
 		client.Workers(workers), client.CancelGrace(time.Second),
 		client.Output(func(l client.WorkerOutput) { fmt.Fprintf(os.Stderr, "%s: %s\n", l.Worker, l.Line) }), // stdout is for answers
-	}
+	}, more...)
 	if o.client == nil {
 		return local.OpenPool(ctx, opts...)
 	}

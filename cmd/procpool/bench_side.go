@@ -49,7 +49,7 @@ func (b *bench) start(ctx context.Context, m measure, peer string) (side, error)
 			one:   []string{self, "map", "--", "true", ":::", "x"},
 		}, nil
 	case peer == "":
-		args := []string{sideCommand, "--dir", b.dir, "--daemon", b.daemon}
+		args := []string{sideCommand, "--dir", b.dir, "--daemon", b.daemon, "--python", b.options.python}
 		if b.addr != "" {
 			args = append(args, "--addr", b.addr)
 		}
