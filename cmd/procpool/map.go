@@ -33,6 +33,9 @@ Items follow ":::", or come from a file (-a) or stdin, one per line: no quoting,
 read by a shell, and neither are items. If you want one: sh -c 'wc -m <"$1"' _ {}
 Commands read nothing (/dev/null); what they write appears when they end.
 
+With --lines the command runs once per worker and stays up: it reads an item per line and answers each with one line, which it
+must flush. The oldest item without an answer is the one that is lost when it dies.
+
 With --pool and --func it calls a function of a pool of the running daemon, instead: items that are valid JSON are passed as that,
 others as JSON strings, and each result is a line of JSON. A function with another encoding gets and gives bytes as they are.
 
@@ -41,6 +44,7 @@ Exit status: 0; 1 to 100: so many items failed; 101: more; 255: procpool itself 
 const mapExamples = `  procpool map -- wc -m {} ::: README.md go.mod
   find . -name '*.png' -print0 | procpool map -0 -j 4 -- convert {} {.}.jpg
   procpool map -k --tag --timeout 5s -a hosts -- ping -c 1
+  procpool map --lines -- python3 count.py ::: *.md
   procpool map --pool counting --func count_chars ::: $PWD/*.md`
 
 // mapOptions are the flags of map.

@@ -32,9 +32,13 @@ func newCreateCommand(g *globals) *cobra.Command {
 		Use:   "create NAME [flags] -- PROGRAM [ARG...]",
 		Short: "Make a pool that lives until it is closed or terminated",
 		Long: `Create makes a pool whose workers run PROGRAM, in the current directory and with the current environment. The daemon starts
-them; "procpool pools" shows whether they come up.`,
+them; "procpool pools" shows whether they come up.
+
+With --lines PROGRAM is one that reads an item per line and answers each with a line. The pool's function is called line: strings
+in, strings out; or JSON values, with --json-lines.`,
 		Example: `  procpool create counting -j 2 -- ./countchars
   procpool map --pool counting --func count_chars ::: $PWD/*.md
+  procpool create count -j 4 --lines -- python3 count.py
   procpool create leaky -j 4 --max-tasks 1000 --drain-memory 500M --spares 1 -- ./leaky`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			switch {

@@ -54,6 +54,9 @@ type sent struct {
 	refused error  // it has no line, and why
 }
 
+// waits tells whether an answer will come.
+func (s *sent) waits() bool { return s.refused == nil }
+
 // ring is items in the order in which they were sent: as many as there may be under way, and no more.
 type ring struct {
 	items         [windowItems]sent

@@ -119,8 +119,8 @@ func (p *program) write() {
 
 // exchange waits until there is something to read, and writes meanwhile. It returns an error when the limit has passed.
 func (p *program) exchange(limit time.Time) error {
-	if p.underWay.oldest().refused != nil {
-		return nil // this one waits for nothing
+	if !p.underWay.oldest().waits() {
+		return nil
 	}
 	fds := []unix.PollFd{{Fd: int32(p.out), Events: unix.POLLIN}, {Fd: int32(p.wake), Events: unix.POLLIN}, {Fd: -1, Events: unix.POLLOUT}}
 	for {
