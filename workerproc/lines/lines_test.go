@@ -2,6 +2,7 @@ package lines_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -238,6 +239,17 @@ func TestBothPipesFull(t *testing.T) {
 	}
 }
 
+// A program that answers what it has not read is replaced, and the call ends all the same.
+func TestProgramThatDoesNotRead(t *testing.T) {
+	t.Parallel()
+	ctx, pool := open(t, lines.Spec{Command: []string{"perl", "-e", `$| = 1; while (sysread STDIN, my $x, 1) { print "x\n"; sleep 1000 if -e "said"; open S, ">", "said"; close S }`}},
+		client.Workers(1))
+	_, err := client.Map(ctx, pool, asStrings, slices.Repeat([]string{strings.Repeat("x", 200_000)}, 3), client.TaskTimeout(time.Second))
+	if err == nil {
+		t.Error("got three answers from a program that has read three bytes")
+	}
+}
+
 // A process that the program has left in the background holds its stdout open. That delays nothing.
 func TestBackgroundHoldsStdout(t *testing.T) {
 	t.Parallel()
@@ -319,5 +331,49 @@ func waitFor(t *testing.T, file string) {
 		case <-deadline:
 			t.Fatalf("%s is not there after %v", file, patience)
 		}
+	}
+}
+
+// A call that is cancelled does not cost its workers their programs, if these answer within the grace.
+func TestCancelKeepsAWarmProgram(t *testing.T) {
+	t.Parallel()
+	ctx, pool := open(t, lines.Spec{Command: perl(`select undef, undef, undef, 0.02 if $_ ne "pid"; answer($$)`)}, client.Workers(1), client.CancelGrace(patience))
+	before, err := client.Apply(ctx, pool, asStrings, "pid")
+	if err != nil {
+		t.Fatal(err)
+	}
+	calling, cancel := context.WithCancel(ctx)
+	defer cancel()
+	for _, err := range client.IMapUnordered(calling, pool, asStrings, slices.Values(numbers(10_000))) {
+		if err != nil {
+			break
+		}
+		cancel()
+	}
+	after, err := client.Apply(ctx, pool, asStrings, "pid")
+	if err != nil || after != before {
+		t.Errorf("got process %s, %v, want %s as before", after, err, before)
+	}
+}
+
+// What a worker has not begun is taken back from it when another one is idle: one slow item holds up no more than what lies behind it in the pipe.
+func TestSlowItemHoldsUpLittle(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	ctx, pool := open(t, lines.Spec{Command: perl(`if ($_ eq "3000") { select undef, undef, undef, 0.01 until -e "go" } answer("=$_")`)}, client.Dir(dir))
+	items, ended := numbers(20_000), 0
+	for out, err := range client.IMapUnordered(ctx, pool, asStrings, slices.Values(items)) {
+		if err != nil || out.Err != nil {
+			t.Fatal(err, out.Err)
+		}
+		// The slow item, and at most as many behind it as the pipe holds.
+		if ended++; ended == len(items)-1-128 {
+			if err := os.WriteFile(filepath.Join(dir, "go"), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if ended != len(items) {
+		t.Errorf("got %d results, want %d", ended, len(items))
 	}
 }

@@ -60,6 +60,7 @@ func (p *program) Run(f *workerproc.Feed) error {
 
 // unusable tells whether the program has left its part between two items.
 func (p *program) unusable() bool {
+	p.write()
 	p.read()
 	switch rest := p.answers.rest(); {
 	case p.gone():
@@ -72,6 +73,8 @@ func (p *program) unusable() bool {
 		}
 	case p.deaf:
 		p.breaks("has closed its stdin and runs on")
+	case len(p.sending) > 0:
+		p.breaks("has answered an item without reading it to its end")
 	default:
 		return false
 	}
@@ -83,6 +86,9 @@ func (p *program) feed(f *workerproc.Feed) {
 	room := 0
 	if waiting := f.Waiting(); waiting <= p.window/2 && !p.deaf && !p.closed {
 		room = p.window - waiting
+	}
+	if f.Waiting() == 0 && len(p.sending) > 0 {
+		room = 0 // it has answered what it has not read; see unusable
 	}
 	if p.written > 0 {
 		p.sending = append(p.sending[:0], p.sending[p.written:]...)
