@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -375,5 +376,54 @@ func TestSlowItemHoldsUpLittle(t *testing.T) {
 	}
 	if ended != len(items) {
 		t.Errorf("got %d results, want %d", ended, len(items))
+	}
+}
+
+// Items of all kinds in a random order, at all chunk sizes: each has its own outcome.
+func TestAllKindsMixed(t *testing.T) {
+	t.Parallel()
+	kinds := []struct {
+		weight  int
+		item    string // and its number
+		outcome error
+	}{
+		{200, "ok", nil},
+		{2, "kill", client.ErrWorkerLost},
+		{1, "exit", client.ErrWorkerLost},
+		{5, "new\nline", client.ErrTask},
+		{5, "binary", client.ErrTask},
+		{1, "long", nil},
+	}
+	program := perl(`kill 9, $$ if /^kill/; exit 0 if /^exit/; answer(/^binary/ ? "\xff" : /^long/ ? "=$_" . "x" x 300_000 : "=$_")`)
+	for _, chunk := range []int{0, 1, 7, 500} {
+		t.Run(strconv.Itoa(chunk), func(t *testing.T) {
+			t.Parallel()
+			var bag, chosen []int
+			for k := range kinds {
+				bag = append(bag, slices.Repeat([]int{k}, kinds[k].weight)...)
+			}
+			random := rand.New(rand.NewPCG(uint64(chunk), 1))
+			items := make([]string, 3000)
+			for i := range items {
+				k := bag[random.IntN(len(bag))]
+				chosen = append(chosen, k)
+				items[i] = kinds[k].item + strconv.Itoa(i)
+			}
+			ctx, pool := open(t, lines.Spec{Command: program})
+			seen := 0
+			for out, err := range client.IMap(ctx, pool, asStrings, slices.Values(items), client.ChunkSize(chunk)) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				seen++
+				want := kinds[chosen[out.Index]].outcome
+				if !errors.Is(out.Err, want) || want == nil && out.Err == nil && !strings.HasPrefix(out.Value, "="+items[out.Index]) {
+					t.Errorf("item %d (%q): got %.40q, %v, want %v", out.Index, items[out.Index], out.Value, out.Err, want)
+				}
+			}
+			if seen != len(items) {
+				t.Errorf("got %d outcomes, want %d", seen, len(items))
+			}
+		})
 	}
 }
