@@ -37,7 +37,7 @@ func TestMapLines(t *testing.T) {
 			"objects", `print "<$_>\n"`, []string{"--json"}, []string{"a"},
 			result{`{"index":0,"item":"a","outcome":"value","result":"<a>","attempt":1}` + "\n", "", 0},
 		},
-		{"time limits", `sleep 1000 if $_ eq "b"; print "<$_>\n"`, []string{"--timeout", "300ms"}, []string{"a", "b", "c"}, result{"<a>\n<c>\n", "procpool: item 2 (b): timeout", 1}},
+		{"time limits", `sleep 1000 if $_ eq "b"; print "<$_>\n"`, []string{"--timeout", "3s"}, []string{"a", "b", "c"}, result{"<a>\n<c>\n", "procpool: item 2 (b): timeout", 1}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -82,12 +82,12 @@ func TestMapLinesPassesMany(t *testing.T) {
 
 func TestMapLinesLeavesNothingRunning(t *testing.T) {
 	t.Parallel()
-	cmd := procpool(t, slices.Concat([]string{"map", "-j", "2", "--lines", "--"}, []string{"sh", "-c", `sleep 1000 & echo $$ $! >>pids; while read -r line; do echo "$line"; done`},
+	cmd := procpool(t, slices.Concat([]string{"map", "-j", "1", "--lines", "--"}, []string{"sh", "-c", `sleep 1000 & echo $$ $! >>pids; while read -r line; do echo "$line"; done`},
 		[]string{":::", "a", "b"})...)
 	if r := finish(t, cmd); r.status != 0 {
 		t.Fatalf("%+v", r)
 	}
-	if s := gone(pidsIn(t, filepath.Join(cmd.Dir, "pids"), 4)); s != "" {
+	if s := gone(pidsIn(t, filepath.Join(cmd.Dir, "pids"), 2)); s != "" {
 		t.Error(s)
 	}
 }

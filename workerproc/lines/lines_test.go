@@ -143,7 +143,7 @@ func TestKilledFromOutside(t *testing.T) {
 func TestTimeoutIsOfTheOldestItem(t *testing.T) {
 	t.Parallel()
 	ctx, pool := open(t, lines.Spec{Command: perl(`if ($_ eq "70") { sleep 1000 } answer("=$_")`)})
-	results, err := client.Map(ctx, pool, asStrings, numbers(1000), client.TaskTimeout(300*time.Millisecond), client.ChunkSize(200))
+	results, err := client.Map(ctx, pool, asStrings, numbers(1000), client.TaskTimeout(3*time.Second), client.ChunkSize(200))
 	for _, e := range exactly(t, results, err, 70) {
 		if !errors.Is(e, client.ErrTimeout) {
 			t.Errorf("got %v, want a timeout", e)
