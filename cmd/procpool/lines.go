@@ -11,7 +11,7 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/spf13/pflag"
+	"github.com/spf13/cobra"
 
 	"github.com/procpool/procpool/client"
 	"github.com/procpool/procpool/client/local"
@@ -22,13 +22,14 @@ import (
 // linesFlags are the flags for programs that answer lines.
 type linesFlags struct{ text, json, null bool }
 
-func (l *linesFlags) register(f *pflag.FlagSet) {
+func (l *linesFlags) register(cmd *cobra.Command) {
+	f := cmd.Flags()
 	f.BoolVar(&l.text, "lines", false, "the program stays up, reads an item per line and answers each with a line")
 	f.BoolVar(&l.json, "json-lines", false, "the same, with a JSON value per line")
 }
 
-func (l *linesFlags) registerNull(f *pflag.FlagSet) {
-	f.BoolVarP(&l.null, "null", "0", false, "with --lines: items and answers end with NUL, not with a newline")
+func (l *linesFlags) registerNull(cmd *cobra.Command) {
+	cmd.Flags().BoolVarP(&l.null, "null", "0", false, "with --lines: items and answers end with NUL, not with a newline")
 }
 
 func (l *linesFlags) set() bool { return l.text || l.json }

@@ -91,7 +91,7 @@ func newMapCommand(g *globals) *cobra.Command {
 	f.DurationVar(&o.timeout, "timeout", 0, "how long an item may take, as 1.5s or 2m; then it is terminated")
 	f.StringVar(&o.pool, "pool", "", "call a function of this pool")
 	f.StringVar(&o.function, "func", "", "the function to call")
-	o.lines.register(f)
+	o.lines.register(cmd)
 	return cmd
 }
 

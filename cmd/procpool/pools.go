@@ -88,8 +88,8 @@ in, strings out; or JSON values, with --json-lines.`,
 	f.IntVar(&minWorkers, "min-workers", 0, "with --max-idle: so many workers stay")
 	f.IntVar(&spares, "spares", 0, "workers kept ready beside the others, for those that leave or die")
 	f.StringVar(&drainMemory, "drain-memory", "", "replace a worker with more memory than this, after its task: bytes, or with K, M or G")
-	lines.register(f)
-	lines.registerNull(f)
+	lines.register(cmd)
+	lines.registerNull(cmd)
 	f.StringVar(&peer, "peer", "exact", "which process may register as a worker: exact, the one that was started; group, one of its process group,\n"+
 		"for wrappers that wait for it (go run, uv run); cgroup, one of its cgroup")
 	return cmd
