@@ -132,6 +132,8 @@ const (
 	Reason_REASON_CALL_EXISTS Reason = 15
 	// The pool is being restarted already (FAILED_PRECONDITION).
 	Reason_REASON_RESTARTING Reason = 16
+	// This daemon cannot keep what the pool asks for, here; the message says what is missing (FAILED_PRECONDITION).
+	Reason_REASON_UNSUPPORTED Reason = 20
 )
 
 // Enum value maps for Reason.
@@ -154,6 +156,7 @@ var (
 		14: "REASON_DENIED",
 		15: "REASON_CALL_EXISTS",
 		16: "REASON_RESTARTING",
+		20: "REASON_UNSUPPORTED",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":      0,
@@ -173,6 +176,7 @@ var (
 		"REASON_DENIED":           14,
 		"REASON_CALL_EXISTS":      15,
 		"REASON_RESTARTING":       16,
+		"REASON_UNSUPPORTED":      20,
 	}
 )
 
@@ -559,7 +563,7 @@ type WorkerExit struct {
 	Signal string `protobuf:"bytes,4,opt,name=signal,proto3" json:"signal,omitempty"`
 	// True if it left a core dump.
 	CoreDumped bool `protobuf:"varint,5,opt,name=core_dumped,json=coreDumped,proto3" json:"core_dumped,omitempty"`
-	// True if the kernel killed it for memory. Only where that can be known; see WorkerExit.reason otherwise.
+	// True if the kernel killed it for memory. Only where that can be known: where it had a cgroup with the controller memory.
 	OomKilled bool `protobuf:"varint,6,opt,name=oom_killed,json=oomKilled,proto3" json:"oom_killed,omitempty"`
 	// Why, in one line: "exit status 3", "killed by SIGKILL", "recycled after 100 tasks".
 	Reason string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
@@ -568,7 +572,9 @@ type WorkerExit struct {
 	// When it had been reaped.
 	Time *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=time,proto3" json:"time,omitempty"`
 	// If the daemon ended it: what it was doing then.
-	Kill          *KillReport `protobuf:"bytes,9,opt,name=kill,proto3" json:"kill,omitempty"`
+	Kill *KillReport `protobuf:"bytes,9,opt,name=kill,proto3" json:"kill,omitempty"`
+	// Most bytes of memory that it had, together with its children. 0 where that is not known.
+	PeakMemory    uint64 `protobuf:"varint,10,opt,name=peak_memory,json=peakMemory,proto3" json:"peak_memory,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -673,12 +679,19 @@ func (x *WorkerExit) GetKill() *KillReport {
 	return nil
 }
 
+func (x *WorkerExit) GetPeakMemory() uint64 {
+	if x != nil {
+		return x.PeakMemory
+	}
+	return 0
+}
+
 // KillReport is what a worker was doing when the daemon decided to end its process. The daemon makes it just before the first signal. Its short form is part of
 // WorkerExit.reason.
 type KillReport struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Whose wish it was: "task timeout", "cancel by its client", "cancel by Cancel of uid 1000, pid 4711", "terminate", "close", "daemon", "start timeout", "ready timeout", "stop",
-	// "protocol" (it broke it).
+	// "protocol" (it broke it), "memory limit".
 	By string `protobuf:"bytes,1,opt,name=by,proto3" json:"by,omitempty"`
 	// What had been reached, for a person: "the task timeout of 5s and the grace of 5s".
 	Limit string `protobuf:"bytes,2,opt,name=limit,proto3" json:"limit,omitempty"`
@@ -1006,7 +1019,7 @@ const file_procpool_v1_payload_proto_rawDesc = "" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x14\n" +
 	"\x05stack\x18\x03 \x01(\tR\x05stack\x12\x16\n" +
-	"\x06detail\x18\x04 \x01(\fR\x06detail\"\xc3\x02\n" +
+	"\x06detail\x18\x04 \x01(\fR\x06detail\"\xe4\x02\n" +
 	"\n" +
 	"WorkerExit\x12\x16\n" +
 	"\x06worker\x18\x01 \x01(\tR\x06worker\x12\x10\n" +
@@ -1020,7 +1033,10 @@ const file_procpool_v1_payload_proto_rawDesc = "" +
 	"\x06reason\x18\a \x01(\tR\x06reason\x12!\n" +
 	"\fcrash_report\x18\b \x03(\tR\vcrashReport\x12.\n" +
 	"\x04time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12+\n" +
-	"\x04kill\x18\t \x01(\v2\x17.procpool.v1.KillReportR\x04kill\"\xb8\x02\n" +
+	"\x04kill\x18\t \x01(\v2\x17.procpool.v1.KillReportR\x04kill\x12\x1f\n" +
+	"\vpeak_memory\x18\n" +
+	" \x01(\x04R\n" +
+	"peakMemory\"\xb8\x02\n" +
 	"\n" +
 	"KillReport\x12\x0e\n" +
 	"\x02by\x18\x01 \x01(\tR\x02by\x12\x14\n" +
@@ -1058,7 +1074,7 @@ const file_procpool_v1_payload_proto_rawDesc = "" +
 	"\x0fOUTCOME_TIMEOUT\x10\x03\x12\x15\n" +
 	"\x11OUTCOME_CANCELLED\x10\x04\x12\x17\n" +
 	"\x13OUTCOME_WORKER_LOST\x10\x05\x12\x14\n" +
-	"\x10OUTCOME_REJECTED\x10\x06*\x94\x03\n" +
+	"\x10OUTCOME_REJECTED\x10\x06*\xac\x03\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13REASON_UNKNOWN_POOL\x10\x01\x12\x16\n" +
@@ -1077,7 +1093,8 @@ const file_procpool_v1_payload_proto_rawDesc = "" +
 	"\x0eREASON_PROGRAM\x10\r\x12\x11\n" +
 	"\rREASON_DENIED\x10\x0e\x12\x16\n" +
 	"\x12REASON_CALL_EXISTS\x10\x0f\x12\x15\n" +
-	"\x11REASON_RESTARTING\x10\x10B;Z9github.com/procpool/procpool/proto/procpool/v1;procpoolv1b\x06proto3"
+	"\x11REASON_RESTARTING\x10\x10\x12\x16\n" +
+	"\x12REASON_UNSUPPORTED\x10\x14B;Z9github.com/procpool/procpool/proto/procpool/v1;procpoolv1b\x06proto3"
 
 var (
 	file_procpool_v1_payload_proto_rawDescOnce sync.Once

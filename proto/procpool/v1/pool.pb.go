@@ -466,9 +466,15 @@ type PoolSpec struct {
 	// How many workers are kept started and ready beside the others. A spare runs no task; it takes the place of a worker that leaves or
 	// dies. At most 4,096 together with workers.
 	Spares uint32 `protobuf:"varint,13,opt,name=spares,proto3" json:"spares,omitempty"`
-	// A worker whose resident memory exceeds so many bytes, itself without its children, is replaced after its task. Looked at about once a second.
-	// At least 1 MiB. 0: never.
+	// A worker whose memory (see Worker.memory) exceeds so many bytes is replaced after its task. Looked at about once a second. At least 1 MiB. 0: never.
 	DrainMemory uint64 `protobuf:"varint,14,opt,name=drain_memory,json=drainMemory,proto3" json:"drain_memory,omitempty"`
+	// How many bytes of memory a worker may have, together with its children; files that the kernel can forget do not count. One that wants more is killed with
+	// them, and the task that it ran is lost. The kernel keeps this limit to the byte where each worker has a cgroup with the controller memory; elsewhere the daemon
+	// looks once a second. Describe says which. At least 1 MiB, and more than drain_memory. 0: no limit.
+	MaxMemory uint64 `protobuf:"varint,15,opt,name=max_memory,json=maxMemory,proto3" json:"max_memory,omitempty"`
+	// How many processes and threads a worker may have, together with its children. More cannot be started. Only where each worker has a cgroup with the
+	// controller pids; elsewhere the pool is refused. 0: no limit.
+	MaxProcesses uint32 `protobuf:"varint,16,opt,name=max_processes,json=maxProcesses,proto3" json:"max_processes,omitempty"`
 	// Which process may say Hello for a worker. Default PEER_MATCH_EXACT. A worker that does not match is a boot failure.
 	Peer          PeerMatch `protobuf:"varint,17,opt,name=peer,proto3,enum=procpool.v1.PeerMatch" json:"peer,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -599,6 +605,20 @@ func (x *PoolSpec) GetSpares() uint32 {
 func (x *PoolSpec) GetDrainMemory() uint64 {
 	if x != nil {
 		return x.DrainMemory
+	}
+	return 0
+}
+
+func (x *PoolSpec) GetMaxMemory() uint64 {
+	if x != nil {
+		return x.MaxMemory
+	}
+	return 0
+}
+
+func (x *PoolSpec) GetMaxProcesses() uint32 {
+	if x != nil {
+		return x.MaxProcesses
 	}
 	return 0
 }
@@ -994,7 +1014,8 @@ type Worker struct {
 	// "token+uid+pid": and the process id of the child that has not been reaped; "token+uid+pidfd": and the kernel says that it is that
 	// process; "token+uid+group", "token+uid+cgroup": and is related to it as PoolSpec.peer asks. Empty before Hello.
 	Identity string `protobuf:"bytes,11,opt,name=identity,proto3" json:"identity,omitempty"`
-	// Its resident memory in bytes, when it was last looked at. 0 in a pool without drain_memory.
+	// Its memory in bytes, when it was last looked at: in a cgroup with the controller memory that of all its processes, without files that the kernel can forget;
+	// else its own resident memory. 0 in a pool with neither drain_memory nor max_memory.
 	Memory uint64 `protobuf:"varint,12,opt,name=memory,proto3" json:"memory,omitempty"`
 	// Which of the pool's programs it runs; see Pool.
 	Generation    uint32 `protobuf:"varint,13,opt,name=generation,proto3" json:"generation,omitempty"`
@@ -3403,7 +3424,7 @@ const file_procpool_v1_pool_proto_rawDesc = "" +
 	"\x06active\x18\x02 \x01(\bR\x06active\x12\x1c\n" +
 	"\tessential\x18\x03 \x01(\bR\tessential\x12\x10\n" +
 	"\x03how\x18\x04 \x01(\tR\x03how\x12\x16\n" +
-	"\x06advice\x18\x05 \x01(\tR\x06advice\"\xc2\x05\n" +
+	"\x06advice\x18\x05 \x01(\tR\x06advice\"\x86\x06\n" +
 	"\bPoolSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12.\n" +
 	"\aprogram\x18\x02 \x01(\v2\x14.procpool.v1.ProgramR\aprogram\x12\x18\n" +
@@ -3421,7 +3442,10 @@ const file_procpool_v1_pool_proto_rawDesc = "" +
 	"\vmin_workers\x18\f \x01(\rR\n" +
 	"minWorkers\x12\x16\n" +
 	"\x06spares\x18\r \x01(\rR\x06spares\x12!\n" +
-	"\fdrain_memory\x18\x0e \x01(\x04R\vdrainMemory\x12*\n" +
+	"\fdrain_memory\x18\x0e \x01(\x04R\vdrainMemory\x12\x1d\n" +
+	"\n" +
+	"max_memory\x18\x0f \x01(\x04R\tmaxMemory\x12#\n" +
+	"\rmax_processes\x18\x10 \x01(\rR\fmaxProcesses\x12*\n" +
 	"\x04peer\x18\x11 \x01(\x0e2\x16.procpool.v1.PeerMatchR\x04peer\"\xe0\x01\n" +
 	"\aProgram\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +

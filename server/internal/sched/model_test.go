@@ -336,6 +336,9 @@ func (w *world) step() {
 		case 13, 14, 15:
 			if a := w.anyWorker(); a != nil {
 				w.pool.Memory(w.now, a.id, int64(w.roll(2000)))
+				if w.roll(8) == 0 {
+					w.pool.Outgrew(w.now, a.id)
+				}
 			}
 		}
 	}

@@ -16,6 +16,7 @@ var (
 		PoolTerminated: "pool terminated", CallCancelled: "call cancelled", TaskTimedOut: "task timed out", QueueTimedOut: "queue timed out",
 		RanItsTasks: "ran its tasks", TooOld: "too old", TookMemory: "took memory", IdleTooLong: "idle for too long", NotNeeded: "not needed", Replaced: "replaced",
 		NeverRegistered: "never registered", NeverReady: "never ready", IgnoredStop: "ignored stop", Misbehaved: "misbehaved", TooLarge: "too large", Stopping: "stopping",
+		OutOfMemory: "out of memory",
 	}
 	activities = [...]string{Starting: "starting", Idle: "idle", Busy: "busy", Leaving: "stopping", Spare: "spare"}
 )

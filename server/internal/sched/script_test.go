@@ -262,6 +262,8 @@ func (s *script) event(f []string) {
 		p.Exited(s.now, w, x)
 	case "memory":
 		p.Memory(s.now, WorkerID(arg(0)), int64(arg(1)))
+	case "outgrew":
+		p.Outgrew(s.now, WorkerID(arg(0)))
 	case "resize":
 		p.Resize(s.now, arg(0))
 	case "restart":

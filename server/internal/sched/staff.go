@@ -172,6 +172,14 @@ func (p *Pool) Memory(now time.Time, id WorkerID, bytes int64) {
 	}
 }
 
+// Outgrew says that a worker has more memory than it may have, and that nobody else ends it for that. It is killed, and its task in hand is lost.
+func (p *Pool) Outgrew(now time.Time, id WorkerID) {
+	p.clock(now)
+	if w := p.workers[id]; w != nil && !p.terminated {
+		p.kill(w, OutOfMemory)
+	}
+}
+
 // Resize changes the number of workers. More are started; of those that are too many, the idle ones stop, then busy ones after their task.
 func (p *Pool) Resize(now time.Time, workers int) {
 	p.clock(now)

@@ -196,9 +196,10 @@ const (
 	NeverRegistered
 	NeverReady
 	IgnoredStop
-	Misbehaved // the worker broke the protocol: reported a chunk it does not hold, or out of order
-	TooLarge   // the item is over Config.MaxItem
-	Stopping   // the daemon is stopping
+	Misbehaved  // the worker broke the protocol: reported a chunk it does not hold, or out of order
+	TooLarge    // the item is over Config.MaxItem
+	Stopping    // the daemon is stopping
+	OutOfMemory // Outgrew
 )
 
 // Chunk is work for a worker: tasks of one call, all for the same attempt. It stays valid until its last task has its outcome or has been given back,
