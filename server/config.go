@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/procpool/procpool/workerproc"
 )
 
 // Config is what a daemon needs to know. Only Dir must be given.
@@ -32,6 +33,10 @@ type Config struct {
 
 	// InProcess serves workers by goroutines of this process, for debuggers and unit tests: no isolation at all.
 	InProcess bool
+
+	// Cgroup says where the workers' cgroups are: "auto", below that of this process if it has been delegated to it; "off", nowhere; or below the one whose
+	// directory this is, which is made if it is not there. Defaults to "auto".
+	Cgroup string
 
 	// DrainTimeout is how long accepted calls may go on when the daemon is told to stop. Defaults to 60 s.
 	DrainTimeout time.Duration
@@ -70,6 +75,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	c.PerUser = c.PerUser.or(userLimits)
 	c.Total = c.Total.or(c.PerUser.times(totalFactor))
+	if c.Cgroup == "" {
+		c.Cgroup = workerproc.CgroupAuto
+	}
 	if c.Addr == "" {
 		c.Addr = filepath.Join(c.Dir, "api.sock")
 	}

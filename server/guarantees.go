@@ -38,7 +38,7 @@ func (s *Server) guarantees() []*pb.Guarantee {
 		return []*pb.Guarantee{{Name: "isolation", Essential: true, How: "workers are goroutines of this process: for debuggers and unit tests only"}}
 	}
 	list := []*pb.Guarantee{
-		s.privateSockets(), workerIdentity(), s.clientDeath(), lifeline(), s.guarded(), progressRecord(), reaping(), escapees(), oomDetection(), limits(),
+		s.privateSockets(), workerIdentity(), s.clientDeath(), lifeline(), s.guarded(), progressRecord(), reaping(), s.escapees(), s.oomDetection(), s.memoryLimit(), s.processLimit(),
 	}
 	if !s.cfg.Embedded {
 		list = append(list, underSystemd())
@@ -131,25 +131,53 @@ func reaping() *pb.Guarantee {
 	return g
 }
 
-func escapees() *pb.Guarantee {
+func (s *Server) escapees() *pb.Guarantee {
+	if s.cgroups != nil {
+		return &pb.Guarantee{
+			Name: "escaped children", Active: true,
+			How: "killed with their worker, whatever session or group they have gone to: each worker has a cgroup of its own below " + s.cgroups.Dir(),
+		}
+	}
 	return &pb.Guarantee{
-		Name: "escaped children", How: "a child that a worker puts into another session or group (setsid) is not killed with it",
-		Advice: "run procpoold as a systemd service: what is left in its cgroup is killed when the service stops",
+		Name:   "escaped children",
+		How:    fmt.Sprintf("a child that a worker puts into another session or group (setsid) is not killed with it: there are no cgroups for workers: %v", s.noCgroups),
+		Advice: s.cgroupAdvice(),
 	}
 }
 
-func oomDetection() *pb.Guarantee {
-	return &pb.Guarantee{
-		Name: "OOM detection", How: "a worker that the kernel kills for memory is reported as killed by SIGKILL, without a guess",
-		Advice: "the kernel's log (dmesg, journalctl -k) has the process ids of those that it killed",
+// cgroupAdvice says where cgroups for workers could come from.
+func (s *Server) cgroupAdvice() string {
+	if s.cfg.Embedded {
+		return "run the program where it may divide its cgroup: systemd-run --scope -p Delegate=yes (with --user where that has the controllers)"
 	}
+	return "run procpoold as a systemd service with Delegate=memory pids, or name a cgroup for its workers: procpoold --cgroup=DIR"
 }
 
-func limits() *pb.Guarantee {
-	return &pb.Guarantee{
-		Name: "limits per worker", How: "workers share the memory and process limits of the daemon",
-		Advice: "limit the daemon with all its workers: MemoryMax and TasksMax of systemd, or ulimit; or let a wrapper set limits and exec the worker (prlimit, systemd-run --scope)",
+func (s *Server) oomDetection() *pb.Guarantee {
+	g := &pb.Guarantee{Name: "OOM detection", Active: true, How: "a worker that the kernel kills for memory is reported as such, with the most that it had"}
+	if err := s.missing(workerproc.CgroupMemory); err != nil {
+		g.Active, g.How = false, fmt.Sprintf("a worker that the kernel kills for memory is reported as killed by SIGKILL, without a guess: %v", err)
+		g.Advice = "the kernel's log (dmesg, journalctl -k) has the process ids of those that it killed; or " + s.cgroupAdvice()
 	}
+	return g
+}
+
+func (s *Server) memoryLimit() *pb.Guarantee {
+	g := &pb.Guarantee{Name: "memory limit", Active: true, How: "max_memory of a pool is kept by the kernel, for each worker with its children"}
+	if err := s.missing(workerproc.CgroupMemory); err != nil {
+		g.Active, g.How = false, fmt.Sprintf("max_memory of a pool is kept by looking once a second, so that a worker can have more for a moment: %v", err)
+		g.Advice = s.cgroupAdvice()
+	}
+	return g
+}
+
+func (s *Server) processLimit() *pb.Guarantee {
+	g := &pb.Guarantee{Name: "process limit", Active: true, How: "max_processes of a pool is kept by the kernel, for each worker with its children"}
+	if err := s.missing(workerproc.CgroupPids); err != nil {
+		g.Active, g.How = false, fmt.Sprintf("a pool with max_processes is refused; workers share the limits of the daemon: %v", err)
+		g.Advice = s.cgroupAdvice()
+	}
+	return g
 }
 
 func underSystemd() *pb.Guarantee {

@@ -34,6 +34,8 @@ func (w *worker) condemn(why sched.Reason, signal string) {
 		r.Limit = fmt.Sprintf("the task timeout of %v and the grace of %v", timeout, spec.CancelGrace.AsDuration())
 	case sched.CallCancelled, sched.IgnoredStop:
 		r.Limit = fmt.Sprintf("the grace of %v", spec.CancelGrace.AsDuration())
+	case sched.OutOfMemory:
+		r.Limit = fmt.Sprintf("max_memory of %s, when it had %s", size(int64(spec.MaxMemory)), size(w.peak))
 	case sched.NeverRegistered:
 		r.Limit = fmt.Sprintf("the start timeout of %v", spec.StartTimeout.AsDuration())
 	case sched.NeverReady:
@@ -55,6 +57,7 @@ var killers = map[sched.Reason]string{
 	sched.NeverReady:      "ready timeout",
 	sched.IgnoredStop:     "stop",
 	sched.Misbehaved:      "protocol",
+	sched.OutOfMemory:     "memory limit",
 }
 
 // describeTask notes the task that a worker runs, and returns that task's timeout. Its progress record knows best, if it keeps one; but a worker that has

@@ -122,7 +122,7 @@ func sameCgroup(peer peerInfo, child int) error {
 		return err
 	}
 	if there == own {
-		return fmt.Errorf("the process that was started is in the daemon's own cgroup %s, so that this proves nothing; start it by what makes one for it (systemd-run --scope)", own)
+		return fmt.Errorf("the process that was started is in the daemon's own cgroup %s, so that this proves nothing; start it by what makes one for it (systemd-run --scope), or run the daemon where it can make them (procpool doctor)", own)
 	}
 	if !whilePeer(peer, func() bool {
 		here, err := cgroupOf(int(peer.pid))

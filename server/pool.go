@@ -127,7 +127,7 @@ func (p *pool) run() {
 	defer p.crashed()
 	timer := time.NewTimer(0) // the first round starts the workers
 	defer timer.Stop()
-	if p.spec.DrainMemory > 0 && !p.server.cfg.InProcess {
+	if p.watchesMemory() {
 		go p.watchMemory() // ends when p.joined is closed
 	}
 	var batch []event

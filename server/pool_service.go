@@ -94,8 +94,12 @@ func checkStaff(spec *pb.PoolSpec) *refusal {
 		return badRequest("spec.spares is %d; a pool with %d workers may have at most %d", spec.Spares, spec.Workers, maxWorkers-spec.Workers)
 	case spec.DrainMemory > 0 && (spec.DrainMemory < 1<<20 || spec.DrainMemory > 1<<62):
 		return badRequest("spec.drain_memory is %d bytes; it must be at least 1 MiB, or 0 for no limit", spec.DrainMemory)
-	case spec.DrainMemory > 0 && runtime.GOOS != "linux":
-		return badRequest("spec.drain_memory works on Linux only")
+	case spec.MaxMemory > 0 && (spec.MaxMemory < 1<<20 || spec.MaxMemory > 1<<62):
+		return badRequest("spec.max_memory is %d bytes; it must be at least 1 MiB, or 0 for no limit", spec.MaxMemory)
+	case spec.MaxMemory > 0 && spec.DrainMemory >= spec.MaxMemory:
+		return badRequest("spec.drain_memory is %d bytes, but a worker is killed when it has %d (max_memory); it must be less", spec.DrainMemory, spec.MaxMemory)
+	case (spec.DrainMemory > 0 || spec.MaxMemory > 0) && runtime.GOOS != "linux":
+		return badRequest("spec.drain_memory and spec.max_memory work on Linux only")
 	}
 	return nil
 }

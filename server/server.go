@@ -41,6 +41,8 @@ type Server struct {
 	workerServer *grpc.Server
 	health       *health.Server
 
+	cgroups   *workerproc.Cgroups // for the workers; nil: there are none
+	noCgroups error               // why
 	guardian  *workerproc.Guardian
 	expected  expected
 	budget    budget
@@ -75,9 +77,6 @@ func New(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("configuration: %w", err)
 	}
 	s := &Server{cfg: cfg, started: time.Now(), pools: make(map[string]*pool), calls: make(map[string]callRef), followers: make(map[*feed]struct{})}
-	s.guardian = workerproc.NewGuardian(func(err error) {
-		cfg.Logger.Warn("should this daemon be killed, workers that hang or are stopped would live on", "reason", err)
-	})
 	s.expected.workers = make(map[[32]byte]*worker)
 	s.budget.init(cfg.PerUser, cfg.Total)
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
@@ -98,6 +97,18 @@ func New(cfg Config) (*Server, error) {
 		}
 		s.clients = s.api
 	}
+	if err := s.openCgroups(); err != nil {
+		s.workers.Close()
+		s.workers.remove()
+		if s.api != nil {
+			s.api.Close()
+			s.api.remove()
+		}
+		return nil, err
+	}
+	s.guardian = workerproc.NewGuardian(s.cgroups, func(err error) {
+		cfg.Logger.Warn("should this daemon be killed, workers that hang or are stopped would live on", "reason", err)
+	})
 
 	common := []grpc.ServerOption{
 		grpc.ForceServerCodecV2(wire.Codec{Apart: true}),
@@ -185,6 +196,7 @@ func (s *Server) shutdown() {
 	}
 	s.endFollowers()
 	s.guardian.Close() // there are no workers any more
+	s.closeCgroups()
 	s.stopServer(s.apiServer)
 	s.stopServer(s.workerServer)
 	s.receivers.Wait()
@@ -210,6 +222,9 @@ func (s *Server) newPool(spec *pb.PoolSpec, uid uint32, opened bool) (*pool, err
 		return nil, err
 	}
 	if err := s.checkProgram(spec.Program); err != nil {
+		return nil, err
+	}
+	if err := s.checkLimits(spec); err != nil {
 		return nil, err
 	}
 	s.mu.Lock()

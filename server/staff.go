@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -14,7 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// This file is about workers that come and go though nothing is wrong with them: resize, restart, and the watch over their memory.
+// This file is about workers that come and go though nothing is wrong with them: resize and restart, for example. What watches their memory is in limits.go.
 
 func (ps *poolService) ResizePool(ctx context.Context, r *pb.ResizePoolRequest) (*pb.ResizePoolResponse, error) {
 	p, err := ps.server.pool(r.Pool)
@@ -191,61 +189,4 @@ func (w *worker) retirement() string {
 	default:
 		return ""
 	}
-}
-
-// memoryInterval is how often the memory of workers is looked at.
-const memoryInterval = time.Second
-
-// watchMemory tells the core how much memory the workers have. It ends with the pool.
-func (p *pool) watchMemory() {
-	tick := time.NewTicker(memoryInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-p.joined:
-			return
-		}
-		type look struct {
-			w     *worker
-			pid   int
-			bytes int64
-		}
-		var looks []look
-		if p.ask(context.Background(), func(time.Time) {
-			for _, w := range p.workers {
-				if w.proc != nil {
-					looks = append(looks, look{w: w, pid: w.proc.Pid()})
-				}
-			}
-		}) != nil {
-			return
-		}
-		for i := range looks { // not on the owner's time
-			looks[i].bytes = residentMemory(looks[i].pid)
-		}
-		p.post(func(now time.Time) {
-			for _, l := range looks {
-				l.w.memory = l.bytes
-				p.core.Memory(now, l.w.id, l.bytes)
-			}
-		})
-	}
-}
-
-// residentMemory is how many bytes of memory a process has; 0 if that is not known, because it has ended for example.
-func residentMemory(pid int) int64 {
-	statm, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
-	if err != nil {
-		return 0
-	}
-	f := strings.Fields(string(statm))
-	if len(f) < 2 {
-		return 0
-	}
-	pages, err := strconv.ParseInt(f[1], 10, 64)
-	if err != nil {
-		return 0
-	}
-	return pages * int64(os.Getpagesize())
 }

@@ -54,7 +54,9 @@ func (s *Server) start(w *worker) (process, error) {
 	if s.cfg.InProcess {
 		return startInProcess(boot), nil
 	}
-	return workerproc.Start(workerproc.Spec{Program: w.program, Bootstrap: boot, Output: w.wrote, Guardian: s.guardian})
+	return workerproc.Start(workerproc.Spec{
+		Program: w.program, Bootstrap: boot, Output: w.wrote, Guardian: s.guardian, Cgroups: s.cgroups, Limits: s.limits(spec),
+	})
 }
 
 // inProcess is a worker made of goroutines of this process. It can be asked to end, but not made to.
@@ -79,6 +81,10 @@ func (p *inProcess) Terminate() { p.cancel() }
 func (p *inProcess) Kill()      { p.cancel() }
 
 func (p *inProcess) Hold(func(pid, pidfd int)) bool { return false }
+
+func (p *inProcess) Memory() int64 { return 0 }
+
+func (p *inProcess) Outgrown(int64) (int64, bool) { return 0, false }
 
 func (p *inProcess) Progress() (workerproc.Progress, bool) { return workerproc.Progress{}, false }
 

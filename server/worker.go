@@ -37,16 +37,19 @@ type worker struct {
 	retired    sched.Reason   // why it was asked to stop, when the pool goes on
 	ran        uint64         // tasks, when it was asked to
 	memory     int64          // bytes, when they were last looked at
+	peak       int64          // most bytes of memory with its children, if somebody has looked
 }
 
 // process is a running worker process: workerproc.Process, or goroutines of this process.
 type process interface {
 	Pid() int
 	Terminate() // SIGTERM to its group
-	Kill()      // SIGKILL to its group
+	Kill()      // SIGKILL to its group and cgroup
 	Wait() workerproc.Exit
 	Progress() (workerproc.Progress, bool)
-	Hold(f func(pid, pidfd int)) bool // see workerproc.Process.Hold
+	Hold(f func(pid, pidfd int)) bool // see workerproc.Process, also for the following
+	Memory() int64
+	Outgrown(limit int64) (bytes int64, yes bool)
 }
 
 // spawn starts a worker process. Forking takes a while, so it is not done here but by the goroutine that then waits for the process.
@@ -98,6 +101,7 @@ func (w *worker) live() {
 	}
 	p.post(func(now time.Time) {
 		why.Reason, why.Kill = w.reason(exit), w.report
+		why.OomKilled, why.PeakMemory = w.oomKilled(exit), uint64(max(w.peak, exit.Account.Peak))
 		if ended.Kind == sched.ExitAbnormal && w.turnedAway {
 			ended.Kind = sched.ExitPermanent
 		}
@@ -131,11 +135,16 @@ func schedExit(exit workerproc.Exit) sched.Exit {
 // reason says in one line why a worker ended.
 func (w *worker) reason(exit workerproc.Exit) string {
 	how := exit.String()
-	if text := w.killReason(); text != "" {
+	switch text := w.killReason(); {
+	case text != "":
 		how = text + ": " + how
 		if w.doing != "" {
 			how += "; " + w.doing
 		}
+	case w.oomKilled(exit):
+		how = w.outOfMemory(exit.Account.AtLimit > 0, exit.Account.Peak) + ": " + how
+	case exit.Account.Refused > 0:
+		how += fmt.Sprintf("; it had reached its limit of %d processes and threads", w.pool.spec.MaxProcesses)
 	}
 	if w.refused != "" {
 		how = w.refused
@@ -150,6 +159,11 @@ func (w *worker) reason(exit workerproc.Exit) string {
 	}
 }
 
+// oomKilled tells whether the kernel has killed a worker for memory. (Leaky: so does one that somebody kills, if that had happened to a child of it before.)
+func (w *worker) oomKilled(exit workerproc.Exit) bool {
+	return exit.Signal == "SIGKILL" && exit.Account.OOMKills > 0 && w.killed == sched.NoReason
+}
+
 // killReason says in one line why the daemon signals or kills a worker.
 func (w *worker) killReason() string {
 	spec := w.pool.spec
@@ -160,6 +174,8 @@ func (w *worker) killReason() string {
 		return fmt.Sprintf("its init function did not return within the ready timeout of %v", spec.ReadyTimeout.AsDuration())
 	case sched.IgnoredStop:
 		return fmt.Sprintf("it did not stop within the grace of %v when asked to", spec.CancelGrace.AsDuration())
+	case sched.OutOfMemory:
+		return w.outOfMemory(true, w.peak)
 	default:
 		return killReasons[w.killed]
 	}

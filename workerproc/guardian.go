@@ -11,7 +11,8 @@ import (
 //
 // It starts a moment after the first worker, and nobody waits for it. Where it cannot be had, workers have their lifeline alone, and State says so.
 type Guardian struct {
-	report func(error)
+	report  func(error)
+	cgroups *Cgroups // all that is in there ends as well; nil: there are none
 
 	mu      sync.Mutex
 	workers map[*Process]uint32 // those that live, with the numbers they have there
@@ -31,9 +32,9 @@ type change struct {
 	proc *Process // nil: it has gone
 }
 
-// NewGuardian makes a guardian that reports its misfortunes. Close ends it.
-func NewGuardian(report func(error)) *Guardian {
-	return &Guardian{report: report, workers: make(map[*Process]uint32), awake: make(chan struct{}, 1), done: make(chan struct{})}
+// NewGuardian makes a guardian of workers and of what else is in their cgroups, if there are some, that reports its misfortunes. Close ends it.
+func NewGuardian(cgroups *Cgroups, report func(error)) *Guardian {
+	return &Guardian{report: report, cgroups: cgroups, workers: make(map[*Process]uint32), awake: make(chan struct{}, 1), done: make(chan struct{})}
 }
 
 var errStarting = errors.New("it is being started")

@@ -82,6 +82,12 @@ func (g *Guardian) stand() (ready bool, err error) {
 		return false, err
 	}
 	defer conn.Close()
+	if g.cgroups != nil { // it may be missing: then workers are killed one by one
+		if kill, err := g.cgroups.KillFile(); err == nil {
+			_ = say(conn, guard.OpCgroup, 0, 0, int(kill.Fd())) // what is wrong with the socket shows below
+			kill.Close()
+		}
+	}
 	over := make(chan error, 1) // one slot: the waiter never waits
 	go func() {                 // ends with the process
 		state, err := proc.Wait()

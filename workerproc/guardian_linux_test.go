@@ -32,7 +32,7 @@ func init() {
 
 // beDaemon starts deaf workers and a guardian, tells the pids on stdout, and waits to be killed.
 func beDaemon() {
-	g := NewGuardian(func(err error) { fmt.Println("misfortune", err) })
+	g := NewGuardian(nil, func(err error) { fmt.Println("misfortune", err) })
 	for _, script := range deaf {
 		_, err := Start(Spec{
 			Program: &pb.Program{Path: "/bin/sh", Args: []string{"-c", script}}, Bootstrap: &pb.Bootstrap{}, Guardian: g,
@@ -173,7 +173,7 @@ func TestAGuardianEndsWithItsOwner(t *testing.T) {
 		return len(list)
 	}
 	round := func() (guardian int) {
-		g := NewGuardian(func(err error) { t.Error(err) })
+		g := NewGuardian(nil, func(err error) { t.Error(err) })
 		p, err := Start(Spec{Program: &pb.Program{Path: "/bin/sleep", Args: []string{"1000"}}, Bootstrap: &pb.Bootstrap{}, Guardian: g})
 		if err != nil {
 			t.Fatal(err)
@@ -199,7 +199,7 @@ func TestAGuardianEndsWithItsOwner(t *testing.T) {
 
 func TestAProgramThatEndsSoonHasNoGuardian(t *testing.T) {
 	t.Parallel()
-	g := NewGuardian(func(err error) { t.Error(err) })
+	g := NewGuardian(nil, func(err error) { t.Error(err) })
 	p, err := Start(Spec{Program: &pb.Program{Path: "/bin/sleep", Args: []string{"1000"}}, Bootstrap: &pb.Bootstrap{}, Guardian: g})
 	if err != nil {
 		t.Fatal(err)

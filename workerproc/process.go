@@ -16,6 +16,7 @@ import (
 	"time"
 
 	pb "github.com/procpool/procpool/proto/procpool/v1"
+	"github.com/procpool/procpool/workerproc/internal/cgroup"
 	"github.com/procpool/procpool/workerproc/internal/guard"
 	"golang.org/x/sys/unix"
 )
@@ -26,6 +27,8 @@ type Spec struct {
 	Bootstrap *pb.Bootstrap // Start adds the progress record
 	Output    func(Line)    // gets what the worker writes, by line; called from two goroutines, for stdout and stderr. nil: nobody
 	Guardian  *Guardian     // takes care of the worker while it lives. nil: nobody does
+	Cgroups   *Cgroups      // has a cgroup for the worker. nil: there are none
+	Limits    Limits        // of that cgroup
 }
 
 // Line is a line that a worker wrote.
@@ -45,6 +48,7 @@ type Exit struct {
 	CoreDumped  bool
 	CrashReport []string // its last words: see crashReport
 	Record      *Record  // what its progress record tells; nil if it did not keep one
+	Account     Account  // of its cgroup, if it had one
 }
 
 // String says how it ended.
@@ -59,7 +63,7 @@ func (e Exit) String() string {
 	}
 }
 
-// Process is a worker process. It leads a process group of its own, and the group ends with it.
+// Process is a worker process. It leads a process group of its own, and the group ends with it; so does its cgroup, if it has one.
 type Process struct {
 	proc     *os.Process
 	lifeline *os.File // the daemon's end; closed once the process has been reaped
@@ -69,6 +73,7 @@ type Process struct {
 	drained  sync.WaitGroup
 	pipes    []*os.File
 	guardian *Guardian
+	leaf     *cgroup.Leaf // nil: it is in the daemon's own cgroup
 
 	mu     sync.Mutex
 	reaped bool
@@ -119,8 +124,14 @@ func Start(spec Spec) (*Process, error) {
 	if err == nil {
 		_, err = p.lifeline.Write(frame) // a pipe holds more than a frame has
 	}
+	if err == nil && spec.Cgroups != nil {
+		if p.leaf, err = spec.Cgroups.Leaf(spec.Bootstrap.Worker, spec.Limits); err != nil {
+			p.closeAll()
+			return nil, fmt.Errorf("start %s: %w", prog.Path, err)
+		}
+	}
 	if err == nil {
-		p.proc, err = os.StartProcess(prog.Path, append([]string{prog.Path}, prog.Args...), &os.ProcAttr{
+		p.proc, err = startIn(p.leaf, prog.Path, append([]string{prog.Path}, prog.Args...), &os.ProcAttr{
 			Dir: prog.Dir, Env: environment(prog), Files: child, Sys: &syscall.SysProcAttr{Setpgid: true},
 		})
 	}
@@ -129,6 +140,7 @@ func Start(spec Spec) (*Process, error) {
 	}
 	if err != nil {
 		p.closeAll()
+		p.leaf.Remove()
 		return nil, diagnose(prog, err)
 	}
 	p.lines.pid = p.proc.Pid
@@ -266,8 +278,11 @@ func (p *Process) Hold(f func(pid, pidfd int)) bool {
 // Terminate sends SIGTERM to the process and its group.
 func (p *Process) Terminate() { p.signal(syscall.SIGTERM) }
 
-// Kill sends SIGKILL to the process and its group.
-func (p *Process) Kill() { p.signal(syscall.SIGKILL) }
+// Kill sends SIGKILL to the process and its group, and to whatever else is in its cgroup.
+func (p *Process) Kill() {
+	p.signal(syscall.SIGKILL)
+	p.leaf.Kill() // that is its own, also when it has been reaped
+}
 
 // signal signals the group, unless the process has been reaped: its number may be somebody else's by then.
 func (p *Process) signal(sig syscall.Signal) {
@@ -297,6 +312,7 @@ func (p *Process) Wait() Exit {
 	if gone == nil {
 		syscall.Kill(-p.proc.Pid, syscall.SIGKILL) // its number is its own until it is reaped
 	}
+	p.leaf.Kill()
 	state, err := p.proc.Wait()
 	p.reaped = true
 	p.mu.Unlock()
@@ -325,6 +341,8 @@ func (p *Process) Wait() Exit {
 		began = exit.Record.Started
 	}
 	exit.CrashReport = p.lines.report(began)
+	exit.Account = p.leaf.Account()
+	p.leaf.Remove()
 	return exit
 }
 

@@ -18,4 +18,5 @@ const (
 	OpDaemon = 1 // a pidfd of the daemon comes along
 	OpGuard  = 2 // a pidfd of a new worker comes along
 	OpForget = 3 // the worker has been reaped
+	OpCgroup = 4 // a descriptor comes along: "1", written to it, kills the workers with all their children (cgroup.kill)
 )

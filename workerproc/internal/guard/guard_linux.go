@@ -63,7 +63,8 @@ func stand() int {
 		return 1 // the daemon is gone already, and there was no worker yet
 	}
 	var workers []guarded
-	daemon := -1 // pidfd
+	daemon := -1  // pidfd
+	cgroups := -1 // kills all workers, if there are cgroups
 	for {
 		fds := [2]pollFD{{fd: FD, events: pollIn}, {fd: int32(daemon), events: pollIn}} // a negative one is not looked at
 		_, _, errno := syscall.Syscall6(syscall.SYS_PPOLL, uintptr(unsafe.Pointer(&fds)), 2, 0, 0, 0, 0)
@@ -83,6 +84,8 @@ func stand() int {
 			switch m.op {
 			case OpDaemon:
 				daemon = fd
+			case OpCgroup:
+				cgroups = fd
 			case OpGuard:
 				if fd >= 0 {
 					workers = append(workers, guarded{m.id, m.pid, fd})
@@ -101,6 +104,9 @@ func stand() int {
 		if over {
 			for i := range workers {
 				workers[i].kill()
+			}
+			if cgroups >= 0 {
+				_, _ = syscall.Write(cgroups, []byte("1")) // nobody is left to tell
 			}
 			return 0
 		}
