@@ -31,6 +31,7 @@ var (
 	ErrLimit           = errors.New("limit reached")                          // the message names it
 	ErrStopping        = errors.New("daemon is stopping")                     // ask again when it is back
 	ErrRestarting      = errors.New("pool is being restarted already")        // wait for the end of that
+	ErrUnsupported     = errors.New("not supported here")                     // the daemon cannot keep a limit of the pool, for want of cgroups
 	ErrDenied          = errors.New("permission denied")                      // the caller may not do this
 	ErrNotReady        = errors.New("result is not ready")                    // Result.Successful before the end
 	ErrNotServing      = errors.New(notServing)                               // a pool opened by a worker that does not serve
@@ -58,6 +59,7 @@ var reasons = map[pb.Reason]error{
 	pb.Reason_REASON_DENIED:           ErrDenied,
 	pb.Reason_REASON_CALL_EXISTS:      ErrCallExists,
 	pb.Reason_REASON_RESTARTING:       ErrRestarting,
+	pb.Reason_REASON_UNSUPPORTED:      ErrUnsupported,
 }
 
 // statusCodes says what a status without a Refusal means: one that gRPC itself made.

@@ -187,8 +187,8 @@ func Spares(n int) PoolOption {
 	}
 }
 
-// DrainMemory is with how many bytes of resident memory a worker is replaced, when it has ended its task. It is looked at about once a second, and
-// only after a worker's first task; children of the worker do not count. At least 1 MiB. 0, the default: never.
+// DrainMemory is with how many bytes of memory a worker is replaced, when it has ended its task. It is looked at about once a second, and only after a worker's
+// first task. Children of the worker count only where it has a cgroup (see [MaxMemory]). At least 1 MiB. 0, the default: never.
 func DrainMemory(bytes int64) PoolOption {
 	return func(c *poolConfig) {
 		if bytes < 0 {
@@ -196,6 +196,32 @@ func DrainMemory(bytes int64) PoolOption {
 			return
 		}
 		c.spec.DrainMemory = uint64(bytes)
+	}
+}
+
+// MaxMemory is how many bytes of memory a worker may have, together with its children; files that the kernel can forget do not count. One that wants more is
+// killed with them, and the task that it ran is [ErrWorkerLost]: "out of memory". The kernel keeps this limit where each worker has a cgroup; elsewhere the daemon looks
+// once a second, so that a worker can have more for a moment (procpool doctor says which). At least 1 MiB, and more than [DrainMemory]. 0, the default: no limit. Workers of
+// an inline pool have none.
+func MaxMemory(bytes int64) PoolOption {
+	return func(c *poolConfig) {
+		if bytes < 0 {
+			c.errs = append(c.errs, fmt.Errorf("max memory of %d bytes is negative", bytes))
+			return
+		}
+		c.spec.MaxMemory = uint64(bytes)
+	}
+}
+
+// MaxProcesses is how many processes and threads a worker may have, together with its children; a Go program has about ten threads. More cannot be started.
+// Where workers have no cgroups the pool is refused with [ErrUnsupported]. 0, the default: no limit. Workers of an inline pool have none.
+func MaxProcesses(n int) PoolOption {
+	return func(c *poolConfig) {
+		if n < 0 || n > 1<<31-1 {
+			c.errs = append(c.errs, fmt.Errorf("at most %d processes: the number must be at least 1, or 0 for no limit", n))
+			return
+		}
+		c.spec.MaxProcesses = uint32(n)
 	}
 }
 

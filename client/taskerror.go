@@ -233,6 +233,8 @@ type WorkerExit struct {
 	CoreDumped bool
 	// OOMKilled is true if the kernel is known to have killed it for memory.
 	OOMKilled bool
+	// PeakMemory is the most bytes of memory that it had, together with its children. 0 if that is not known.
+	PeakMemory int64
 	// Reason is why, in one line: "exit status 3", "killed by SIGKILL", "recycled after 100 tasks".
 	Reason string
 	// CrashReport is the last lines it wrote, or those of its crash: at most 40.
@@ -251,6 +253,7 @@ func newWorkerExit(e *pb.WorkerExit) *WorkerExit {
 		Signal:      e.GetSignal(),
 		CoreDumped:  e.GetCoreDumped(),
 		OOMKilled:   e.GetOomKilled(),
+		PeakMemory:  int64(e.GetPeakMemory()),
 		Reason:      e.GetReason(),
 		CrashReport: e.GetCrashReport(),
 		Time:        timeOf(e.GetTime()),

@@ -105,6 +105,7 @@ type exitJSON struct {
 	ExitCode    int      `json:"exit_code"`
 	Signal      string   `json:"signal,omitempty"`
 	OOMKilled   bool     `json:"oom_killed,omitempty"`
+	PeakMemory  int64    `json:"peak_memory,omitempty"`
 	Reason      string   `json:"reason"`
 	CrashReport []string `json:"crash_report,omitempty"`
 }
@@ -118,7 +119,7 @@ func writeNewsJSON(w io.Writer, n *client.News) error {
 	}
 	if e := n.Exit; e != nil {
 		j.Time, j.Worker, j.Pid = &e.Time, e.Worker, e.Pid
-		j.Exit = &exitJSON{ExitCode: e.ExitCode, Signal: e.Signal, OOMKilled: e.OOMKilled, Reason: e.Reason, CrashReport: e.CrashReport}
+		j.Exit = &exitJSON{ExitCode: e.ExitCode, Signal: e.Signal, OOMKilled: e.OOMKilled, PeakMemory: e.PeakMemory, Reason: e.Reason, CrashReport: e.CrashReport}
 	}
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)

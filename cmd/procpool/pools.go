@@ -23,9 +23,9 @@ import (
 )
 
 func newCreateCommand(g *globals) *cobra.Command {
-	var workers, maxTasks, minWorkers, spares int
+	var workers, maxTasks, minWorkers, spares, maxProcesses int
 	var maxAge, maxIdle time.Duration
-	var drainMemory string
+	var drainMemory, maxMemory string
 	var peer string
 	var lines linesFlags
 	cmd := &cobra.Command{
@@ -60,9 +60,13 @@ in, strings out; or JSON values, with --json-lines.`,
 			if err != nil {
 				return fmt.Errorf("--drain-memory: %w", err)
 			}
+			most, err := parseBytes(maxMemory)
+			if err != nil {
+				return fmt.Errorf("--max-memory: %w", err)
+			}
 			opts := []client.PoolOption{
 				client.Workers(workers), client.Peer(match), client.MaxTasksPerWorker(maxTasks), client.MinWorkers(minWorkers),
-				client.Spares(spares), client.DrainMemory(bytes),
+				client.Spares(spares), client.DrainMemory(bytes), client.MaxMemory(most), client.MaxProcesses(maxProcesses),
 			}
 			program, err := lines.program(args[1:], bytes)
 			if err != nil {
@@ -88,6 +92,8 @@ in, strings out; or JSON values, with --json-lines.`,
 	f.IntVar(&minWorkers, "min-workers", 0, "with --max-idle: so many workers stay")
 	f.IntVar(&spares, "spares", 0, "workers kept ready beside the others, for those that leave or die")
 	f.StringVar(&drainMemory, "drain-memory", "", "replace a worker with more memory than this, after its task: bytes, or with K, M or G")
+	f.StringVar(&maxMemory, "max-memory", "", "kill a worker that wants more memory than this, with its children; sizes as above")
+	f.IntVar(&maxProcesses, "max-processes", 0, "processes and threads that a worker may have, with its children; needs cgroups (procpool doctor)")
 	lines.register(cmd)
 	lines.registerNull(cmd)
 	f.StringVar(&peer, "peer", "exact", "which process may register as a worker: exact, the one that was started; group, one of its process group,\n"+

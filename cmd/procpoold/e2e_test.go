@@ -63,6 +63,14 @@ type daemon struct {
 // startDaemon starts procpoold and waits until it answers.
 func startDaemon(t *testing.T, args ...string) *daemon {
 	t.Helper()
+	d := newDaemon(t, args...)
+	d.start()
+	return d
+}
+
+// newDaemon prepares a procpoold.
+func newDaemon(t *testing.T, args ...string) *daemon {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "p") // t.TempDir is too long for a socket's path
 	if err != nil {
 		t.Fatal(err)
@@ -71,6 +79,12 @@ func startDaemon(t *testing.T, args ...string) *daemon {
 	d := &daemon{t: t, addr: filepath.Join(dir, "api.sock"), log: new(bytes.Buffer), done: make(chan struct{})}
 	d.cmd = exec.Command(filepath.Join(bin, "procpoold"), append([]string{"--addr", d.addr, "--log-level", "debug"}, args...)...)
 	d.cmd.Stderr = d.log
+	return d
+}
+
+func (d *daemon) start() {
+	t := d.t
+	t.Helper()
 	if err := d.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +104,6 @@ func startDaemon(t *testing.T, args ...string) *daemon {
 		c.Close()
 		return ""
 	})
-	return d
 }
 
 // run runs one of the programs against the daemon and returns its output.

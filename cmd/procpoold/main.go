@@ -41,6 +41,7 @@ const gcPercent = 400
 // options are the flags.
 type options struct {
 	addr         string
+	cgroup       string
 	logLevel     string
 	logFormat    string
 	drainTimeout time.Duration
@@ -77,6 +78,7 @@ Exit status: 0 stopped as told, 1 could not serve, 2 wrong command line, 3 did n
 	cmd.SetVersionTemplate("procpoold {{.Version}}\n")
 	f := cmd.Flags()
 	f.StringVar(&opts.addr, "addr", "", "path of the client socket (default the user's: see procpool addr)")
+	f.StringVar(&opts.cgroup, "cgroup", "auto", "where workers have cgroups of their own: auto, below the daemon's if it has been delegated;\noff; or the directory of one, which is made if it is not there")
 	f.StringVar(&opts.logLevel, "log-level", "info", "trace, debug, info, warn or error")
 	f.StringVar(&opts.logFormat, "log-format", "text", "text or json")
 	f.DurationVar(&opts.drainTimeout, "drain-timeout", 60*time.Second, "how long accepted calls may go on after SIGTERM")
@@ -116,7 +118,7 @@ func serve(ctx context.Context, opts options) (status int, err error) {
 	if opts.addr, err = filepath.Abs(opts.addr); err != nil {
 		return exitFailure, err
 	}
-	s, err := server.New(server.Config{Dir: filepath.Dir(opts.addr), Addr: opts.addr, DrainTimeout: opts.drainTimeout, Logger: log})
+	s, err := server.New(server.Config{Dir: filepath.Dir(opts.addr), Addr: opts.addr, Cgroup: opts.cgroup, DrainTimeout: opts.drainTimeout, Logger: log})
 	if err != nil {
 		return exitFailure, err
 	}
