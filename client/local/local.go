@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"sync"
 
 	"github.com/procpool/procpool/client"
@@ -25,6 +26,9 @@ import (
 
 // OpenPool opens a pool on a daemon inside this process. All pools of a process share one daemon; it goes with the last of them.
 // Should the process be killed, its workers and their children go as well.
+//
+// If the cgroup of this process has been delegated to it, the daemon divides it: the process moves to a leaf of it, and each worker gets one of its own.
+// $PROCPOOL_CGROUP says otherwise: off, or the directory of a cgroup for the workers. docs/cgroups.md tells more.
 //
 // By default the pool's program is this program, with as many workers as there are usable CPUs; see client.PoolOption.
 func OpenPool(ctx context.Context, opts ...client.PoolOption) (*client.Pool, error) {
@@ -102,7 +106,7 @@ func (e *embedded) start() error {
 	if err != nil {
 		return err
 	}
-	s, err := server.New(server.Config{Dir: dir.path, Embedded: true, InProcess: e.inProcess})
+	s, err := server.New(server.Config{Dir: dir.path, Embedded: true, InProcess: e.inProcess, Cgroup: os.Getenv("PROCPOOL_CGROUP")})
 	if err != nil {
 		dir.remove()
 		return err

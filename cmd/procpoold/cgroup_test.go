@@ -274,7 +274,7 @@ func TestADaemonRemovesTheCgroupsOfOneThatWasKilled(t *testing.T) {
 	pool := d.create("p", 1)
 	d.worker(pool)
 	pid := escape(t, pool)
-	stranger := filepath.Join(dir, "stranger")
+	stranger := filepath.Join(dir, "procpool-stranger")
 	if err := os.Mkdir(stranger, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -292,7 +292,7 @@ func TestADaemonRemovesTheCgroupsOfOneThatWasKilled(t *testing.T) {
 	eventually(t, 10*time.Second, gone([]int{pid}))
 	third := startWithin(t, filepath.Join(dir, "supervisor")) // which lets the second one be
 	third.worker(third.create("p", 1))
-	if got := below(t, dir); len(left) != 3 || len(got) != 4 || !slices.Contains(got, "stranger") {
+	if got := below(t, dir); len(left) != 3 || len(got) != 4 || !slices.Contains(got, "procpool-stranger") {
 		t.Errorf("there was %v and is %v; want the stranger, the supervisor, and one for each daemon", left, got)
 	}
 	if again := living.worker(livingPool); again.Pid != w.Pid {
@@ -399,6 +399,7 @@ func TestAnEmbeddedDaemonDividesItsCgroupToo(t *testing.T) {
 	for _, place := range []string{dir, filepath.Join(dir, "supervisor")} { // which the first one makes
 		doctor := exec.CommandContext(t.Context(), filepath.Join(bin, "procpool"), "doctor", "-o", "json")
 		within(t, place, doctor)
+		doctor.Env = append(os.Environ(), "PROCPOOL_CGROUP=")
 		out, err := doctor.Output()
 		if err != nil {
 			t.Fatal(err)
@@ -477,8 +478,11 @@ func TestTheCgroupKeepsTheMemoryLimit(t *testing.T) {
 				t.Fatalf("got %v, %v; want task 2 alone to fail", got, err)
 			}
 			lost := failed.Errors[0]
-			if !errors.Is(lost, client.ErrWorkerLost) || lost.Exit == nil || !lost.Exit.OOMKilled || lost.Exit.PeakMemory < 60<<20 || lost.Exit.PeakMemory > 64<<20 {
-				t.Errorf("got %v with %+v", lost, lost.Exit)
+			if !errors.Is(lost, client.ErrWorkerLost) || lost.Exit == nil || !lost.Exit.OOMKilled {
+				t.Fatalf("got %v, want a worker killed for memory", lost)
+			}
+			if peak := lost.Exit.PeakMemory; peak < 60<<20 || peak > 68<<20 { // the kernel lets those who die have a little more
+				t.Errorf("the peak was %d bytes", peak)
 			}
 			if !strings.Contains(lost.Error(), "out of memory: limit 64 MiB, peak 6") {
 				t.Errorf("the error says %q", lost)
@@ -546,22 +550,22 @@ func TestTheDaemonKeepsTheMemoryLimitWithoutCgroups(t *testing.T) {
 				t.Fatal(err)
 			}
 			first, err := client.Apply(t.Context(), pool, client.Func[int, int](function), 100)
-			if err != nil {
-				t.Fatal(err)
+			begun, caught := time.Now(), function
+			if err == nil { // it was quicker than the second
+				caught = "nap"
+				_, err = client.Apply(t.Context(), pool, nap, 60_000)
 			}
-			begun := time.Now()
-			_, err = client.Apply(t.Context(), pool, nap, 60_000) // it is caught in this one
 			var lost *client.TaskError
 			if !errors.As(err, &lost) || !errors.Is(err, client.ErrWorkerLost) || lost.Exit == nil || lost.Exit.OOMKilled || lost.Exit.PeakMemory < 64<<20 {
 				t.Fatalf("got %v, want the worker lost", err)
 			}
-			if k := lost.Exit.Kill; k.GetBy() != "memory limit" || !strings.Contains(k.GetLimit(), "max_memory of 64 MiB, when it had 1") || k.GetFunction() != "nap" {
+			if k := lost.Exit.Kill; k.GetBy() != "memory limit" || !strings.HasPrefix(k.GetLimit(), "max_memory of 64 MiB, when it had ") || k.GetFunction() != caught {
 				t.Errorf("the kill report is %v", k)
 			}
-			if !strings.Contains(err.Error(), "out of memory: limit 64 MiB, peak 1") {
+			if !strings.Contains(err.Error(), "out of memory: limit 64 MiB, peak ") {
 				t.Errorf("the error says %q", err)
 			}
-			if function == "brood" {
+			if function == "brood" && first > 0 {
 				eventually(t, 10*time.Second, gone([]int{first}))
 			}
 			t.Logf("after %v: %v", time.Since(begun), err)

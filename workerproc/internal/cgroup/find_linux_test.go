@@ -29,3 +29,14 @@ func TestACgroupIsFoundWhereverItIsMounted(t *testing.T) {
 		}
 	}
 }
+
+func TestOnlyOurOwnCgroupsAreRemoved(t *testing.T) {
+	for name, want := range map[string]bool{
+		"procpool-1": true, "procpool-3035420194": true,
+		"procpool-": false, "procpool": false, "procpool-1.slice": false, "procpool-exporter.service": false, "supervisor": false, "x-procpool-1": false,
+	} {
+		if got := ours(name); got != want {
+			t.Errorf("%s: got %v", name, got)
+		}
+	}
+}

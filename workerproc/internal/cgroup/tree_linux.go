@@ -26,8 +26,14 @@ type Tree struct {
 	litter []string // leaves that could not be removed yet: a process of theirs still dies
 }
 
-// prefix is how the cgroups of a daemon's workers begin. What has another name is not ours.
+// prefix is how the cgroups of a daemon's workers begin. A number follows. What has another name is not ours.
 const prefix = "procpool-"
+
+// ours tells whether a cgroup is that of a daemon's workers. (One of systemd's is not: it has a name like procpool-1.slice.)
+func ours(name string) bool {
+	number, ok := strings.CutPrefix(name, prefix)
+	return ok && number != "" && strings.Trim(number, "0123456789") == ""
+}
 
 // patience is how long the processes of a killed cgroup may take to die, before it is left where it is.
 const patience = time.Second
@@ -35,8 +41,9 @@ const patience = time.Second
 // Open finds the cgroup that this process may divide (Auto), or takes the one at the path where, which is made if it is not there. It removes what daemons that were killed have
 // left there, and makes a place for the workers of this one. Nothing has been changed when the error says that there is no such cgroup.
 func Open(where string) (*Tree, error) {
-	base, err := where, error(nil)
+	base := where
 	if where == Auto {
+		var err error
 		if base, err = find(); err != nil {
 			return nil, err
 		}
@@ -127,7 +134,7 @@ func sweep(base string) {
 		return
 	}
 	for _, e := range entries {
-		if !e.IsDir() || !strings.HasPrefix(e.Name(), prefix) {
+		if !e.IsDir() || !ours(e.Name()) {
 			continue
 		}
 		dir := filepath.Join(base, e.Name())
