@@ -209,10 +209,13 @@ func TestEachWorkerHasACgroupWhereThatIsDelegated(t *testing.T) {
 	if err := pool.Terminate(); err != nil {
 		t.Fatal(err)
 	}
-	places := slices.DeleteFunc(below(t, dir), func(name string) bool { return name == "supervisor" })
-	if len(places) != 1 || len(below(t, filepath.Join(dir, places[0]))) != 0 {
-		t.Errorf("when the pool has ended there is %v", tree(t, dir))
-	}
+	eventually(t, 10*time.Second, func() string {
+		places := slices.DeleteFunc(below(t, dir), func(name string) bool { return name == "supervisor" })
+		if len(places) != 1 || len(below(t, filepath.Join(dir, places[0]))) != 0 {
+			return fmt.Sprintf("when the pool has ended there is %v", tree(t, dir))
+		}
+		return ""
+	})
 	d.cmd.Process.Signal(syscall.SIGTERM)
 	<-d.done
 	if got := below(t, dir); len(got) != 1 || got[0] != "supervisor" {
@@ -223,6 +226,33 @@ func TestEachWorkerHasACgroupWhereThatIsDelegated(t *testing.T) {
 	d = startWithin(t, filepath.Join(dir, "supervisor"))
 	if g := d.guarantees()["escaped children"]; !g.GetActive() {
 		t.Errorf("the next daemon says %v", g)
+	}
+}
+
+func TestAnOrdinaryUserMayDivideACgroupOfTheirs(t *testing.T) {
+	const user = 65534
+	dir := newCgroup(t)
+	for at := bin; at != "/"; at = filepath.Dir(at) {
+		if info, err := os.Stat(at); err != nil || info.Mode().Perm()&0o1 == 0 || os.Getuid() != 0 {
+			t.Skipf("a daemon of another user in a cgroup of theirs is NOT tested here: this is uid %d, and %s is in the way%s", os.Getuid(), at, untested)
+		}
+	}
+	delegate(t, dir)
+	d := newDaemon(t)
+	for _, path := range []string{dir, filepath.Join(dir, "cgroup.procs"), filepath.Join(dir, "cgroup.subtree_control"), filepath.Dir(d.addr)} {
+		if err := os.Chown(path, user, user); err != nil {
+			t.Fatal(err)
+		}
+	}
+	within(t, dir, d.cmd)
+	d.cmd.SysProcAttr.Credential = &syscall.Credential{Uid: user, Gid: user}
+	d.start()
+	w := d.worker(d.create("p", 1))
+	if got := cgroupOf(t, int(w.Pid)); filepath.Base(got) != w.Name || !strings.Contains(got, filepath.Base(dir)+"/procpool-") {
+		t.Errorf("the worker is in %s", got)
+	}
+	if g := d.guarantees()["escaped children"]; !g.GetActive() {
+		t.Errorf("the daemon says %v", g)
 	}
 }
 

@@ -17,8 +17,8 @@ type Leaf struct {
 	dir  string
 }
 
-// parting is how long the end of a worker waits for that of its children that the kernel has killed. It takes less than a millisecond, mostly.
-const parting = 100 * time.Millisecond
+// lingering is how long the children of a worker may take to die of their kill. After that their cgroup stays until the daemon ends, or the next one begins.
+const lingering = 10 * time.Second
 
 // limit sets the limits. The kernel takes back what it can before it kills, and then all processes together: half a worker is of no use.
 func (l *Leaf) limit(limits Limits) error {
@@ -92,14 +92,14 @@ func (l *Leaf) Processes() ([]int, error) {
 	return processes(l.dir)
 }
 
-// Remove kills what is left in it and removes it, as soon as that is dead.
+// Remove kills what is left in it and removes it, as soon as that is dead. It does not wait for that.
 func (l *Leaf) Remove() {
-	if l == nil || raze(l.dir, parting) == nil {
+	if l == nil || remove(l.dir) == nil {
 		return
 	}
-	l.tree.mu.Lock()
-	l.tree.litter = append(l.tree.litter, l.dir)
-	l.tree.mu.Unlock()
+	go func() { // ends after lingering at the latest; nobody waits for it: Tree.Close does the same if it comes first
+		_ = raze(l.dir, lingering)
+	}()
 }
 
 func (l *Leaf) read(file string) string {

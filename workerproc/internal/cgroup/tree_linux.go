@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -21,9 +20,6 @@ type Tree struct {
 	dir     string           // of the workers' leaves
 	lock    *os.File         // on it, as long as the daemon lives
 	missing map[string]error // why a controller is not there
-
-	mu     sync.Mutex
-	litter []string // leaves that could not be removed yet: a process of theirs still dies
 }
 
 // prefix is how the cgroups of a daemon's workers begin. A number follows. What has another name is not ours.
@@ -195,7 +191,6 @@ func (t *Tree) Close() error {
 
 // Leaf makes the cgroup of a worker.
 func (t *Tree) Leaf(name string, limits Limits) (*Leaf, error) {
-	t.tidy()
 	l := &Leaf{tree: t, dir: filepath.Join(t.dir, name)}
 	err := os.Mkdir(l.dir, 0o755)
 	if errors.Is(err, fs.ErrExist) { // that of a worker of the same name, of which a process still dies
@@ -209,13 +204,6 @@ func (t *Tree) Leaf(name string, limits Limits) (*Leaf, error) {
 		return nil, err
 	}
 	return l, nil
-}
-
-// tidy removes the leaves that could not be removed before.
-func (t *Tree) tidy() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.litter = slices.DeleteFunc(t.litter, func(dir string) bool { return remove(dir) == nil })
 }
 
 // raze kills all processes in dir and below it, and removes it when they are dead.
