@@ -145,8 +145,12 @@ func (s *Server) escapees() *pb.Guarantee {
 	}
 }
 
-// cgroupAdvice says where cgroups for workers could come from.
+// cgroupAdvice says where cgroups for workers could come from, or their controllers.
 func (s *Server) cgroupAdvice() string {
+	if s.cgroups != nil {
+		return "let the daemon be alone in a cgroup that has the controllers memory and pids: Delegate=memory pids; and where version 1 has them, boot without it " +
+			"(systemd.unified_cgroup_hierarchy=1)"
+	}
 	if s.cfg.Embedded {
 		return "run the program where it may divide its cgroup: systemd-run --scope -p Delegate=yes (with --user where that has the controllers)"
 	}

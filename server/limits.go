@@ -58,8 +58,7 @@ func (s *Server) checkLimits(spec *pb.PoolSpec) error {
 		return nil
 	}
 	if err := s.missing(workerproc.CgroupPids); err != nil {
-		return refuse(pb.Reason_REASON_UNSUPPORTED, "max_processes cannot be kept here: %v; it needs a cgroup with the controller pids for each worker: run the daemon as a systemd service "+
-			"with Delegate=memory pids, or see docs/cgroups.md; or create the pool without it", err).of(spec.Name)
+		return refuse(pb.Reason_REASON_UNSUPPORTED, "max_processes cannot be kept here: %v; create the pool without it, or %s (docs/cgroups.md)", err, s.cgroupAdvice()).of(spec.Name)
 	}
 	return nil
 }
