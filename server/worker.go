@@ -143,7 +143,7 @@ func (w *worker) reason(exit workerproc.Exit) string {
 		}
 	case w.oomKilled(exit):
 		how = w.outOfMemory(exit.Account.AtLimit > 0, exit.Account.Peak) + ": " + how
-	case exit.Account.Refused > 0:
+	case exit.Account.Refused > 0 && w.pool.spec.MaxProcesses > 0:
 		how += fmt.Sprintf("; it had reached its limit of %d processes and threads", w.pool.spec.MaxProcesses)
 	}
 	if w.refused != "" {
