@@ -42,6 +42,10 @@ type command struct {
 	// workers hold their slots.
 	Slots    []slotPlace `json:"slots,omitempty"`
 	SlotFile string      `json:"slot_file,omitempty"`
+	// LimitFile tells how long the command may take; see medianLimit.
+	LimitFile string `json:"limit_file,omitempty"`
+	// Stdin is the file that the command reads; empty for nothing.
+	Stdin string `json:"stdin,omitempty"`
 }
 
 // slotPlace is a place in an argv.
@@ -56,7 +60,9 @@ type commandResult struct {
 	Signal   string  `json:"signal,omitempty"`
 	Stdout   text    `json:"stdout,omitempty"`
 	Stderr   text    `json:"stderr,omitempty"`
+	StartMS  int64   `json:"start_ms,omitempty"` // when it began, in Unix milliseconds
 	Seconds  float64 `json:"seconds"`
+	Late     bool    `json:"late,omitempty"` // it was ended because of its LimitFile
 	Pid      int     `json:"pid,omitempty"`
 	Worker   string  `json:"worker,omitempty"`
 	Reason   string  `json:"reason,omitempty"` // why it could not be run at all
@@ -71,6 +77,8 @@ func (e *commandError) Error() string {
 	switch {
 	case r.Reason != "":
 		return r.Reason
+	case r.Late:
+		return fmt.Sprintf("took too long in comparison with the others: ended after %.3g s", r.Seconds)
 	case r.Signal != "":
 		return "killed by " + r.Signal
 	}
@@ -100,8 +108,27 @@ func (c *command) run(ctx context.Context) (commandResult, error) {
 	stdout, stderr := newCapture(workerproc.Output(ctx, 1), c.Live), newCapture(workerproc.Output(ctx, 2), c.Live)
 	defer stdout.release()
 	defer stderr.release()
-	cmd := exec.CommandContext(ctx, path)
+	own, late := ctx, errors.New("late")
+	if c.LimitFile != "" {
+		var cancel context.CancelCauseFunc
+		own, cancel = context.WithCancelCause(ctx)
+		defer cancel(nil)
+		stop, err := watchLimit(c.LimitFile, time.Now(), func() { cancel(late) })
+		if err != nil {
+			return result, err
+		}
+		defer stop()
+	}
+	cmd := exec.CommandContext(own, path)
 	cmd.Args = argv
+	if c.Stdin != "" {
+		in, err := os.Open(c.Stdin)
+		if err != nil {
+			return result, fmt.Errorf("read a block of the input: %w", err)
+		}
+		defer in.Close()
+		cmd.Stdin = in
+	}
 	cmd.Cancel = func() error { return terminateGroup(cmd.Process) }
 	cmd.WaitDelay = commandGrace // then SIGKILL
 
@@ -111,10 +138,11 @@ func (c *command) run(ctx context.Context) (commandResult, error) {
 	if cmd.ProcessState == nil {
 		return result, notRun(result, err)
 	}
-	if ctx.Err() != nil {
+	if own.Err() != nil {
 		killGroup()
 	}
 	announced()
+	result.StartMS = start.UnixMilli()
 	result.Seconds = time.Since(start).Seconds()
 	result.Pid = cmd.Process.Pid
 	result.Stdout, result.Stderr = stdout.rest(), stderr.rest()
@@ -128,7 +156,8 @@ func (c *command) run(ctx context.Context) (commandResult, error) {
 	default:
 		result.ExitCode = status.ExitStatus()
 	}
-	if result.ExitCode != 0 {
+	result.Late = errors.Is(context.Cause(own), late)
+	if result.ExitCode != 0 || result.Late {
 		return result, &commandError{result}
 	}
 	return result, nil

@@ -104,9 +104,9 @@ func (m *mapping) callFunction(ctx context.Context, g *globals) error {
 // call calls a function for every item. end is what a result ends with.
 func (m *mapping) call(ctx context.Context, pool *client.Pool, fn poolFunction, end byte) error {
 	inputs := func(yield func(string) bool) {
-		for item := range m.in.seq {
-			m.progress.begin(item, time.Now())
-			if !yield(item) {
+		for j := range m.in.jobs {
+			m.progress.begin(j, time.Now())
+			if !yield(j.Items[0]) {
 				return
 			}
 		}
@@ -147,7 +147,8 @@ type resultObject struct {
 	Attempt int    `json:"attempt"`
 }
 
-func (w *resultWriter) write(item string, out client.Outcome[[]byte]) error {
+func (w *resultWriter) write(it *pendingItem, out client.Outcome[[]byte]) error {
+	item := it.job.Items[0]
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.late != nil {

@@ -31,9 +31,25 @@ func splitArgs(args []string) (command, items []string, given bool, err error) {
 // items is an input of map.
 type items struct {
 	seq   iter.Seq[string]
-	total int          // how many there are; -1 if that is not known before the end
-	err   func() error // why seq ended, when it has; nil at a proper end
+	jobs  iter.Seq[*job] // made of them, or of blocks
+	total int            // how many there are; -1 if that is not known before the end
+	err   func() error   // why seq ended, when it has; nil at a proper end
 	close func()
+}
+
+// each makes a job of every n items.
+func (in *items) each(n int) *items {
+	in.jobs = jobs(in.seq, n)
+	if in.total > 0 {
+		in.total = (in.total + n - 1) / n
+	}
+	return in
+}
+
+// readAll reads everything, for those who need to know how many there are.
+func (in *items) readAll() {
+	list := slices.Collect(in.seq)
+	in.seq, in.total = slices.Values(list), len(list)
 }
 
 func listItems(list []string) *items {

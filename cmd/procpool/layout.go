@@ -6,22 +6,24 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // ended is how an item ended, as it is shown.
 type ended struct {
-	Index   int
-	Item    string
+	Index   int // in the order in which commands began
+	Job     *job
 	Outcome string // "value", "task_error", "timeout", "cancelled", "worker_lost" or "rejected"
 	Err     error
 	Result  commandResult
 	Attempt int
+	Start   time.Time // of the last attempt
 }
 
 // layout is a way to write what commands write. piece comes on one goroutine, end on another; the pieces of an item come before its end.
 type layout interface {
 	// piece is output of a command that runs. It may keep data.
-	piece(index, attempt, stream int, item string, data []byte) error
+	piece(index, attempt, stream int, j *job, data []byte) error
 	// end is the end of an item, with the rest of its output.
 	end(e *ended) error
 }
@@ -42,7 +44,7 @@ type spooled struct {
 	streams [2]spool
 }
 
-func (b *blocks) piece(index, attempt, stream int, _ string, data []byte) error {
+func (b *blocks) piece(index, attempt, stream int, _ *job, data []byte) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	p := b.pending[index]
@@ -88,7 +90,7 @@ func (b *blocks) end(e *ended) error {
 			w = b.screen.err()
 		}
 		if b.tag {
-			w = &tagger{w: w, tag: tagOf(e.Item), atStart: true}
+			w = &tagger{w: w, tag: tagOf(e.Job), atStart: true}
 		}
 		if p != nil {
 			if _, err := p.streams[i].WriteTo(w); err != nil {
@@ -125,7 +127,7 @@ type line struct {
 	begun bool // an earlier part of it has been written
 }
 
-func (l *live) piece(index, _, stream int, item string, data []byte) error {
+func (l *live) piece(index, _, stream int, j *job, data []byte) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.lines {
@@ -146,7 +148,7 @@ func (l *live) piece(index, _, stream int, item string, data []byte) error {
 	if whole == 0 {
 		return nil
 	}
-	err := l.write(stream, item, ln, ln.text[:whole])
+	err := l.write(stream, j, ln, ln.text[:whole])
 	ln.begun = ln.text[whole-1] != '\n'
 	ln.text = append(ln.text[:0], ln.text[whole:]...)
 	return err
@@ -155,7 +157,7 @@ func (l *live) piece(index, _, stream int, item string, data []byte) error {
 func (l *live) end(e *ended) error {
 	for i, tail := range []text{e.Result.Stdout, e.Result.Stderr} {
 		if len(tail) > 0 {
-			if err := l.piece(e.Index, e.Attempt, i+1, e.Item, tail); err != nil {
+			if err := l.piece(e.Index, e.Attempt, i+1, e.Job, tail); err != nil {
 				return err
 			}
 		}
@@ -170,7 +172,7 @@ func (l *live) end(e *ended) error {
 			continue
 		}
 		// The command did not end its last line; what others write must not continue it.
-		if err := l.write(stream, e.Item, ln, append(ln.text, '\n')); err != nil {
+		if err := l.write(stream, e.Job, ln, append(ln.text, '\n')); err != nil {
 			return err
 		}
 	}
@@ -184,10 +186,10 @@ func (l *live) to(stream int) io.Writer {
 	return l.screen.out()
 }
 
-func (l *live) write(stream int, item string, ln *line, b []byte) error {
+func (l *live) write(stream int, j *job, ln *line, b []byte) error {
 	w := l.to(stream)
 	if l.tag {
-		w = &tagger{w: w, tag: tagOf(item), atStart: !ln.begun}
+		w = &tagger{w: w, tag: tagOf(j), atStart: !ln.begun}
 	}
 	_, err := w.Write(b)
 	return err
@@ -200,7 +202,7 @@ type tagger struct {
 	atStart bool
 }
 
-func tagOf(item string) []byte { return append([]byte(item), '\t') }
+func tagOf(j *job) []byte { return append([]byte(j.name()), '\t') }
 
 func (t *tagger) Write(p []byte) (int, error) {
 	var out []byte
@@ -238,7 +240,7 @@ type object struct {
 func (o *objects) end(e *ended) error {
 	r := &e.Result
 	obj := object{
-		Index: e.Index, Item: text(e.Item), Outcome: e.Outcome, ExitCode: r.ExitCode, Signal: r.Signal, Seconds: r.Seconds,
+		Index: e.Job.Seq - 1, Item: text(e.Job.name()), Outcome: e.Outcome, ExitCode: r.ExitCode, Signal: r.Signal, Seconds: r.Seconds,
 		Worker: r.Worker, Attempt: e.Attempt, Stdout: r.Stdout, Stderr: r.Stderr,
 	}
 	if e.Err != nil {

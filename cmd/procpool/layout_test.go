@@ -15,14 +15,14 @@ func newTestScreen() (s *screen, stdout, stderr *bytes.Buffer) {
 // play gives a layout the pieces and ends of a script: "index stream piece", or "index end stdout stderr".
 func play(t *testing.T, l layout, script ...[]string) {
 	t.Helper()
-	items := []string{"zero", "one"}
+	jobs := []*job{{Seq: 1, Items: []string{"zero"}}, {Seq: 2, Items: []string{"one"}}}
 	for _, s := range script {
 		index := int(s[0][0] - '0')
 		var err error
 		if s[1] == "end" {
-			err = l.end(&ended{Index: index, Item: items[index], Outcome: "value", Attempt: 1, Result: commandResult{Stdout: text(s[2]), Stderr: text(s[3])}})
+			err = l.end(&ended{Index: index, Job: jobs[index], Outcome: "value", Attempt: 1, Result: commandResult{Stdout: text(s[2]), Stderr: text(s[3])}})
 		} else {
-			err = l.piece(index, 1, int(s[1][0]-'0'), items[index], []byte(s[2]))
+			err = l.piece(index, 1, int(s[1][0]-'0'), jobs[index], []byte(s[2]))
 		}
 		if err != nil {
 			t.Fatalf("%q: %v", s, err)
@@ -69,7 +69,7 @@ func TestOutputOfAnEarlierAttemptIsVoid(t *testing.T) {
 	s, stdout, _ := newTestScreen()
 	b := &blocks{screen: s, pending: map[int]*spooled{}}
 	for attempt, piece := range []string{"first ", "second "} {
-		if err := b.piece(0, attempt+1, 1, "zero", []byte(piece)); err != nil {
+		if err := b.piece(0, attempt+1, 1, &job{}, []byte(piece)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -92,7 +92,7 @@ func TestLongOutputIsSpooledToAFile(t *testing.T) {
 	var want bytes.Buffer
 	for range 3 * spoolMemory / len(piece) {
 		want.Write(piece)
-		if err := b.piece(0, 1, 1, "zero", piece); err != nil {
+		if err := b.piece(0, 1, 1, &job{Items: []string{"zero"}}, piece); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -114,7 +114,7 @@ func TestAnEndlessLineDoesNotFillMemory(t *testing.T) {
 	l := &live{screen: s, lines: true, tag: true, pending: map[lineKey]*line{}}
 	piece := strings.Repeat("x", 64<<10)
 	for range 4 * maxLine / len(piece) {
-		if err := l.piece(0, 1, 1, "zero", []byte(piece)); err != nil {
+		if err := l.piece(0, 1, 1, &job{Items: []string{"zero"}}, []byte(piece)); err != nil {
 			t.Fatal(err)
 		}
 		if n := len(l.pending[lineKey{0, 1}].text); n > maxLine {
@@ -161,19 +161,25 @@ func TestProgressLine(t *testing.T) {
 func TestStallNamesTheOldestItem(t *testing.T) {
 	t.Parallel()
 	start := time.Unix(1_000_000, 0)
-	p := newProgress(3, start)
-	for _, item := range []string{"a", "b\n", "c"} {
-		p.begin(item, start)
+	p := newProgress(3, 2, start)
+	for i, item := range []string{"a", "b\n", "c"} {
+		p.begin(&job{Seq: i + 1, Items: []string{item}}, start)
 	}
 	p.end(0, true, start.Add(time.Second))
 	if got := p.stalled(start.Add(10 * time.Second)); got != "" {
 		t.Errorf("9 s after an end: got %q, want nothing", got)
+	}
+	if got, want := p.oldest(start.Add(3*time.Second)), "item 2 (b?) runs for 3s"; got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 	p.runs(1, "4711")
 	if got, want := p.stalled(start.Add(13*time.Second)), "waiting for item 2 (b?), pid 4711, for 12s"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	p.end(1, false, start.Add(14*time.Second))
+	if got, want := p.oldest(start.Add(14*time.Second)), "item 3 (c) runs for 13s"; got != want { // it began when the first one ended
+		t.Errorf("got %q, want %q", got, want)
+	}
 	p.end(2, true, start.Add(14*time.Second))
 	if got := p.stalled(start.Add(time.Hour)); got != "" {
 		t.Errorf("after the last end: got %q, want nothing", got)

@@ -1,13 +1,11 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
-	"runtime"
 	"strings"
 	"sync"
 
@@ -44,8 +42,6 @@ func (l *linesFlags) checkMap(o *mapOptions) error {
 		return nil
 	case o.pool != "" || o.function != "":
 		return fmt.Errorf("--lines is for a command; a pool of line workers has the function %s: procpool map --pool POOL --func %s", lines.Function, lines.Function)
-	case o.lineBuffer || o.ungroup || o.dryRun:
-		return errors.New("--line-buffer, --ungroup and --dry-run are for a command per item; with --lines, a command answers many")
 	}
 	return nil
 }
@@ -88,8 +84,7 @@ func adapter(s lines.Spec) (client.PoolOption, error) {
 
 // runLines is map with a pool of its own, whose workers are line programs.
 func (m *mapping) runLines(ctx context.Context, command []string) error {
-	o := m.options
-	spec := o.lines.spec(command)
+	spec := m.options.lines.spec(command)
 	fn, end := poolFunction{lines.Function, payload.NameJSON}, byte('\n')
 	if spec.Form == lines.Strings { // our own pool need not make JSON of it
 		spec.Form, fn.encoding = lines.Bytes, payload.NameBytes
@@ -101,12 +96,8 @@ func (m *mapping) runLines(ctx context.Context, command []string) error {
 	if err != nil {
 		return err
 	}
-	workers := o.workers
-	if usable := cmp.Or(workers, runtime.GOMAXPROCS(0)); m.in.total > 0 && m.in.total < usable {
-		workers = m.in.total // no worker without an item
-	}
 	pool, err := local.OpenPool(ctx,
-		program, client.Workers(workers), client.CancelGrace(2*commandGrace), client.KillDelay(commandGrace), client.Output(lineOutput(m.screen)))
+		program, client.Workers(m.workers), client.CancelGrace(2*commandGrace), client.KillDelay(commandGrace), client.Output(lineOutput(m.screen)))
 	if err != nil {
 		return err
 	}

@@ -1,23 +1,29 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync"
 	"time"
 )
 
-// stallAfter is how long nothing may end before map says what it waits for.
-const stallAfter = 10 * time.Second
+const (
+	stallAfter = 10 * time.Second // how long nothing may end before map says what it waits for
+	oldAfter   = 2 * time.Second  // how long an item runs before the bar names it
+)
 
 // progress knows the items that are under way. Items begin on the goroutine that draws them, end on the one that takes outcomes, and
 // are shown by a third.
 type progress struct {
-	start time.Time
+	start   time.Time
+	workers int // how many run at a time; 0 if nobody knows
 
 	mu      sync.Mutex
+	running int // how many have begun to run, as far as can be told: they do in order, and whenever one ends
 	total   int // -1 while it is not known
 	drawn   int
+	lowest  int // no index below it is pending
 	done    int
 	failed  int
 	last    time.Time // when an item ended, or the work began
@@ -25,22 +31,33 @@ type progress struct {
 }
 
 type pendingItem struct {
-	item  string
-	begun time.Time
-	pid   string // of a command that has run for some time
+	job   *job
+	begun time.Time // to run, as far as can be told
+	pid   string    // of a command that has run for some time
 }
 
-func newProgress(total int, now time.Time) *progress {
-	return &progress{start: now, last: now, total: total, pending: map[int]*pendingItem{}}
+// String is how an item is called when something is said about it.
+func (it *pendingItem) String() string {
+	if it.job.Block != nil {
+		return fmt.Sprintf("block %d", it.job.Seq)
+	}
+	return fmt.Sprintf("item %d (%s)", it.job.Seq, shorten(it.job.name(), 60))
 }
 
-// begin is told the next item and returns its index.
-func (p *progress) begin(item string, now time.Time) int {
+func newProgress(total, workers int, now time.Time) *progress {
+	return &progress{start: now, last: now, total: total, workers: workers, pending: map[int]*pendingItem{}}
+}
+
+// begin is told the next job and returns its index.
+func (p *progress) begin(j *job, now time.Time) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	index := p.drawn
 	p.drawn++
-	p.pending[index] = &pendingItem{item: item, begun: now}
+	p.pending[index] = &pendingItem{job: j, begun: now}
+	if p.workers == 0 || p.running-p.done < p.workers {
+		p.running++
+	}
 	return index
 }
 
@@ -60,26 +77,61 @@ func (p *progress) runs(index int, pid string) {
 	}
 }
 
-// item is the item of an index that has not ended.
-func (p *progress) item(index int) string {
+// job is the job of an index that has not ended.
+func (p *progress) job(index int) *job {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if it := p.pending[index]; it != nil {
-		return it.item
+		return it.job
 	}
-	return ""
+	return &job{}
 }
 
-// end is told how an item ended.
-func (p *progress) end(index int, ok bool, now time.Time) {
+// skip is told that an item of the input is done already.
+func (p *progress) skip() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.total > 0 {
+		p.total--
+	}
+}
+
+// end is told how an item ended, and returns what was known of it.
+func (p *progress) end(index int, ok bool, now time.Time) *pendingItem {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	it := p.pending[index]
 	delete(p.pending, index)
 	p.done++
 	p.last = now
 	if !ok {
 		p.failed++
 	}
+	if next := p.pending[p.running]; next != nil {
+		next.begun = now
+		p.running++
+	}
+	return it
+}
+
+// forget is told that a job has not begun after all.
+func (p *progress) forget(index int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if it := p.pending[index]; it != nil {
+		delete(p.pending, index)
+		it.job.release()
+	}
+}
+
+// releaseAll lets go of what has not ended, when nothing will any more.
+func (p *progress) releaseAll() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, it := range p.pending {
+		it.job.release()
+	}
+	clear(p.pending)
 }
 
 // counts are how many items have ended, how many of these failed, and how many there are; -1 if that is not known yet.
@@ -89,25 +141,40 @@ func (p *progress) counts() (done, failed, total int) {
 	return p.done, p.failed, p.total
 }
 
-// stalled says what is waited for, if nothing has ended for some time. Items start in the order of their indexes, so the lowest has run longest.
+// stalled says what is waited for, if nothing has ended for some time.
 func (p *progress) stalled(now time.Time) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if now.Sub(p.last) < stallAfter || len(p.pending) == 0 {
+	it := p.longest()
+	if now.Sub(p.last) < stallAfter || it == nil {
 		return ""
 	}
-	oldest := -1
-	for index := range p.pending {
-		if oldest < 0 || index < oldest {
-			oldest = index
-		}
-	}
-	it := p.pending[oldest]
-	s := fmt.Sprintf("waiting for item %d (%s)", oldest+1, shorten(it.item, 40))
+	s := fmt.Sprintf("waiting for %v", it)
 	if it.pid != "" {
 		s += ", pid " + it.pid
 	}
 	return fmt.Sprintf("%s, for %v", s, now.Sub(p.last).Truncate(time.Second))
+}
+
+// oldest says what has run longest, if that is some time.
+func (p *progress) oldest(now time.Time) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	it := p.longest()
+	if it == nil || now.Sub(it.begun) < oldAfter {
+		return ""
+	}
+	return fmt.Sprintf("%v runs for %v", it, now.Sub(it.begun).Truncate(time.Second))
+}
+
+// longest is what has run longest. Items start in the order of their indexes, so it is the lowest.
+func (p *progress) longest() *pendingItem {
+	for ; p.lowest < p.drawn; p.lowest++ {
+		if it := p.pending[p.lowest]; it != nil {
+			return it
+		}
+	}
+	return nil
 }
 
 // watch shows the progress on a terminal until ctx is done.
@@ -131,8 +198,8 @@ func (p *progress) watch(ctx context.Context, s *screen) {
 			}
 			done, failed, total := p.counts()
 			line := progressLine(s.width, done, total, failed, now.Sub(p.start))
-			if stalled != "" {
-				line = shorten(line+"; "+stalled, s.width-1)
+			if note := cmp.Or(stalled, p.oldest(now)); note != "" {
+				line = shorten(line+"; "+note, s.width-1)
 			}
 			s.show(line)
 		}

@@ -16,6 +16,7 @@ const (
 // zero value with a budget is empty.
 type spool struct {
 	budget *atomic.Int64 // what all spools together hold in memory
+	size   int64         // of everything that has been written
 	mem    []byte
 	file   *os.File
 }
@@ -25,6 +26,7 @@ func (s *spool) Write(p []byte) (int, error) {
 	if s.file == nil {
 		if len(s.mem)+len(p) <= spoolMemory && s.budget.Load() < spoolBudget { // a budget, not a limit: one piece more does no harm
 			s.budget.Add(int64(len(p)))
+			s.size += int64(len(p))
 			s.mem = append(s.mem, p...)
 			return len(p), nil
 		}
@@ -33,6 +35,7 @@ func (s *spool) Write(p []byte) (int, error) {
 		}
 	}
 	n, err := s.file.Write(p)
+	s.size += int64(n)
 	if err != nil {
 		return n, fmt.Errorf("spool output: %w", err)
 	}

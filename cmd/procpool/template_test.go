@@ -31,14 +31,9 @@ func TestPlaceholders(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			tmpl := parseTemplate(strings.Fields(c.command))
-			argv, slots := tmpl.expand(c.item, 3)
-			words := make([]string, len(argv))
-			for i, a := range argv {
-				words[i] = string(a)
-			}
-			if got := strings.Join(words, "|"); got != c.want || slots != nil {
-				t.Errorf("%q for item %q: got %s and slots %v, want %s", c.command, c.item, got, slots, c.want)
+			tmpl := parseTemplate(strings.Fields(c.command), false)
+			if got := strings.Join(tmpl.words(&job{Seq: 4, Items: []string{c.item}}), "|"); got != c.want || tmpl.hasSlots {
+				t.Errorf("%q for item %q: got %s and slots %v, want %s", c.command, c.item, got, tmpl.hasSlots, c.want)
 			}
 		})
 	}
@@ -46,8 +41,9 @@ func TestPlaceholders(t *testing.T) {
 
 func TestSlotsAreForTheWorker(t *testing.T) {
 	t.Parallel()
-	tmpl := parseTemplate([]string{"run", "{}-{%}-{%}", "{%}"})
-	argv, slots := tmpl.expand("{%}", 0)
+	tmpl := parseTemplate([]string{"run", "{}-{%}-{%}", "{%}"}, false)
+	c := tmpl.expand(&job{Seq: 1, Items: []string{"{%}"}})
+	argv, slots := c.Argv, c.Slots
 	want := []slotPlace{{1, 4}, {1, 5}, {2, 0}}
 	if string(argv[1]) != "{%}--" || !slices.Equal(slots, want) || !tmpl.hasSlots {
 		t.Fatalf("got %q with slots %v, want {%%}-- with slots %v", argv[1], slots, want)
@@ -65,5 +61,28 @@ func TestSlotsAreInsertedFromTheEnd(t *testing.T) { // not parallel: the slot is
 	c.Slots = []slotPlace{{1, 9}}
 	if got, err := c.argv(); err == nil {
 		t.Fatalf("a slot outside of its argument: got %q, want an error", got)
+	}
+}
+
+func TestPlaceholdersForSeveralItems(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ command, items, want string }{
+		{"echo", "a.c b.c", "echo|a.c|b.c"},
+		{"echo {} -", "a.c b.c", "echo|a.c|b.c|-"},
+		{"echo {.} {#}", "a.c b.c", "echo|a|b|4"},
+		{"echo x{}y", "a b", "echo|xa by"},
+		{"echo {1}-{2}={3}", "a b", "echo|a-b="},
+		{"mv {1} {2}", "a b", "mv|a|b"},
+		{"mv {2} {1}.old", "a", "mv||a.old"},
+		{"awk {0} {x} {}", "a b", "awk|{0}|{x}|a|b"},
+	} {
+		tmpl := parseTemplate(strings.Fields(c.command), true)
+		if got := strings.Join(tmpl.words(&job{Seq: 4, Items: strings.Fields(c.items)}), "|"); got != c.want {
+			t.Errorf("%q for items %q: got %s, want %s", c.command, c.items, got, c.want)
+		}
+	}
+	tmpl := parseTemplate([]string{"awk", "{1}"}, false)
+	if got := strings.Join(tmpl.words(&job{Seq: 1, Items: []string{"f"}}), "|"); got != "awk|{1}|f" {
+		t.Errorf("without -n: got %s, want awk|{1}|f", got)
 	}
 }
