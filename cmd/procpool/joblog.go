@@ -66,7 +66,9 @@ func openJoblog(name string, goOn bool) (*joblog, *resumed, error) {
 }
 
 func (l *joblog) begin(name string, goOn bool) (*resumed, error) {
-	if err := unix.Flock(int(l.file.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+	// Unlike flock's, this lock goes with the process, even while a child that was being born when it was killed still has the file open.
+	lock := unix.Flock_t{Type: unix.F_WRLCK}
+	if err := unix.FcntlFlock(l.file.Fd(), unix.F_SETLK, &lock); errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
 		return nil, fmt.Errorf("joblog %s is in use by another run", name)
 	}
 	old := &resumed{name: name, seed: maphash.MakeSeed(), jobs: map[int]logged{}}
@@ -194,9 +196,7 @@ func (l *joblog) write(line string) error {
 		n, err = l.file.WriteString(line)
 	}
 	if err != nil {
-		if n > 0 {
-			_ = l.file.Truncate(l.size) // what is left over is cut off by the next run
-		}
+		_ = l.file.Truncate(l.size) // should that fail, the next run cuts it off
 		return fmt.Errorf("write to joblog: %w", err)
 	}
 	l.size += int64(n)

@@ -156,15 +156,6 @@ func TestJoblogBeginsAnew(t *testing.T) {
 	}
 }
 
-func TestJoblogIsForOneRun(t *testing.T) {
-	t.Parallel()
-	file := filepath.Join(t.TempDir(), "log")
-	openTestLog(t, file, false)
-	if _, _, err := openJoblog(file, true); err == nil || !strings.Contains(err.Error(), "in use") {
-		t.Errorf("a second run: got %v, want a refusal", err)
-	}
-}
-
 func TestJoblogOnAFullDisk(t *testing.T) {
 	t.Parallel()
 	_, _, err := openJoblog("/dev/full", false)
