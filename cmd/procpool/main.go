@@ -149,6 +149,7 @@ With a running procpoold it makes pools, runs their functions, and shows what go
 		newCloseCommand(&g), newJoinCommand(&g), newTerminateCommand(&g), newCancelCommand(&g),
 		newBenchCommand(&g), newBenchSideCommand(&g), newBenchFloorCommand(), newAddrCommand(&g), newDoctorCommand(&g), newVersionCommand(),
 	)
+	root.AddCommand(newTopics()...)
 	return root
 }
 
