@@ -150,6 +150,8 @@ With a running procpoold it makes pools, runs their functions, and shows what go
 		newBenchCommand(&g), newBenchSideCommand(&g), newBenchFloorCommand(), newAddrCommand(&g), newDoctorCommand(&g), newVersionCommand(),
 	)
 	root.AddCommand(newTopics()...)
+	root.AddCommand(newManCommand())
+	addCompletions(root, &g)
 	return root
 }
 

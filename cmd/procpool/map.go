@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 )
 
 const mapHelp = `Map runs a command once for every item, several at a time, in worker processes of its own. In the command {} stands for the item; without
@@ -76,7 +75,7 @@ func newMapCommand(g *globals) *cobra.Command {
 		Long:    mapHelp,
 		Example: mapExamples,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return runMap(cmd.Context(), g, &o, cmd.Flags(), args)
+			return runMap(cmd.Context(), g, &o, cmd.Flags().Changed, args)
 		},
 		DisableFlagsInUseLine: true,
 	}
@@ -133,8 +132,8 @@ var forItems = []string{
 	"joblog", "resume", "resume-failed", "halt", "retries", "delay", "memfree",
 }
 
-// check finds the flags that do not go together, and reads those that need it.
-func (o *mapOptions) check(command []string, flags *pflag.FlagSet) (err error) {
+// check finds the flags that do not go together, and reads those that need it. changed says which flags are given.
+func (o *mapOptions) check(command []string, changed func(string) bool) (err error) {
 	if o.workers, err = parseJobs(o.jobs, runtime.GOMAXPROCS(0)); err != nil {
 		return err
 	}
@@ -144,11 +143,11 @@ func (o *mapOptions) check(command []string, flags *pflag.FlagSet) (err error) {
 	if o.memory, err = parseBytes(o.memFree); err != nil {
 		return fmt.Errorf("--memfree: %w", err)
 	}
-	o.recEndGiven = flags.Changed("recend")
+	o.recEndGiven = changed("recend")
 	byName := o.pool != "" || o.function != ""
 	given := func(names ...string) string {
 		for _, name := range names {
-			if flags.Changed(name) {
+			if changed(name) {
 				return "--" + name
 			}
 		}
@@ -190,7 +189,7 @@ func (o *mapOptions) check(command []string, flags *pflag.FlagSet) (err error) {
 		return errors.New("--tag needs items, and with --pipe there are none")
 	case (o.resume || o.resumeFailed) && o.joblog == "":
 		return errors.New("--resume and --resume-failed need --joblog: the file of the run that they go on with")
-	case flags.Changed("retries") && (o.retries < 1 || o.retries > 1000):
+	case changed("retries") && (o.retries < 1 || o.retries > 1000):
 		return fmt.Errorf("--retries %d: it is how often an item is run at most, 1 to 1000", o.retries)
 	case o.halt.percent > 0 && o.pipe:
 		return errors.New("--halt with a percentage needs to know how many items there are, and with --pipe nobody does")
@@ -292,12 +291,12 @@ func (o *mapOptions) cutter() cutter {
 	return c
 }
 
-func runMap(ctx context.Context, g *globals, o *mapOptions, flags *pflag.FlagSet, args []string) error {
+func runMap(ctx context.Context, g *globals, o *mapOptions, changed func(string) bool, args []string) error {
 	command, list, given, err := splitArgs(args)
 	if err != nil {
 		return err
 	}
-	if err := o.check(command, flags); err != nil {
+	if err := o.check(command, changed); err != nil {
 		return err
 	}
 	s := newScreen()
