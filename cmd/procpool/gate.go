@@ -66,8 +66,8 @@ func (g *gate) enter(ctx context.Context) (bool, error) {
 		if timer != nil {
 			timer.Stop()
 		}
-		if ctx.Err() != nil {
-			return false, nil
+		if context.Cause(ctx) != nil {
+			return false, nil // whoever has ended it knows why
 		}
 	}
 }

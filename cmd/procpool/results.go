@@ -181,7 +181,7 @@ func (t *resultTable) end(e *ended) error {
 			head = append(head, "V"+strconv.Itoa(i+1))
 		}
 		t.row(append(head, "Stdout", "Stderr"))
-		t.out.WriteByte('\n')
+		fmt.Fprintln(t.out)
 	}
 	p := t.take(e.Index, e.Attempt)
 	if p == nil {
@@ -209,37 +209,37 @@ func (t *resultTable) end(e *ended) error {
 			return err
 		}
 	}
-	t.out.WriteByte('\n')
+	fmt.Fprintln(t.out)
 	if err := t.out.Flush(); err != nil {
 		return fmt.Errorf("results: %w", err)
 	}
 	return nil
 }
 
-// row writes cells. Their errors are the Flush's.
+// row writes cells. If that fails, so does the Flush.
 func (t *resultTable) row(cells []string) {
 	for i, c := range cells {
 		if i > 0 {
-			t.out.WriteString(t.comma)
+			fmt.Fprint(t.out, t.comma)
 		}
 		if strings.ContainsAny(c, t.comma+"\"\r\n") {
 			c = `"` + strings.ReplaceAll(c, `"`, `""`) + `"`
 		}
-		t.out.WriteString(c)
+		fmt.Fprint(t.out, c)
 	}
 }
 
 // cell writes output as the next cell of a row. It is quoted whatever it is, unless it is empty.
 func (t *resultTable) cell(s *spool) error {
-	t.out.WriteString(t.comma)
+	fmt.Fprint(t.out, t.comma)
 	if s.size == 0 {
 		return nil
 	}
-	t.out.WriteByte('"')
+	fmt.Fprint(t.out, `"`)
 	if _, err := s.WriteTo(quoteDoubler{t.out}); err != nil {
 		return fmt.Errorf("results: %w", err)
 	}
-	t.out.WriteByte('"')
+	fmt.Fprint(t.out, `"`)
 	return nil
 }
 

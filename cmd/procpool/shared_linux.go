@@ -13,9 +13,9 @@ func newShared(what string) (shared, error) {
 		return shared{}, fmt.Errorf("make a file for %s: %w", what, err)
 	}
 	s := shared{file: f, path: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd()), close: func() { f.Close() }}
-	if _, err := os.Stat(s.path); err != nil { // no /proc
+	if _, noProc := os.Stat(s.path); noProc != nil {
 		s.path, s.close = f.Name(), func() { f.Close(); os.Remove(f.Name()) }
-		return s, nil
+		return s, nil //nolint:nilerr // the file has a name, then
 	}
 	if err := os.Remove(f.Name()); err != nil {
 		f.Close()

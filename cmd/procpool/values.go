@@ -88,7 +88,8 @@ const (
 // parseJobs reads how many commands run at a time: N; N% of the CPUs; that many and N (+N) or but N (-N), as GNU parallel has it; 0 for as many
 // as there are items, at most 250.
 func parseJobs(s string, cpus int) (int, error) {
-	n, err := 0, error(nil)
+	var n int
+	var err error
 	switch number, percent := strings.CutSuffix(s, "%"); {
 	case s == "":
 		return cpus, nil
