@@ -58,16 +58,18 @@ func (g *gate) enter(ctx context.Context) (bool, error) {
 			timer = time.NewTimer(wait)
 			elapsed = timer.C
 		}
+		over := false
 		select {
 		case <-elapsed:
 		case <-g.changed:
 		case <-ctx.Done():
+			over = true // whoever has ended it knows why
 		}
 		if timer != nil {
 			timer.Stop()
 		}
-		if context.Cause(ctx) != nil {
-			return false, nil // whoever has ended it knows why
+		if over {
+			return false, nil
 		}
 	}
 }

@@ -1,11 +1,18 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // TestMapEndsOnAFullDisk fills a small file system with the joblog, spooled output, results and blocks.
@@ -65,5 +72,102 @@ func TestMemAvailable(t *testing.T) {
 	}
 	if got, err := memAvailable([]byte("MemTotal: 100 kB\n")); err == nil {
 		t.Errorf("got %d from a file without it", got)
+	}
+}
+
+// finishMeasured is finish, and the most memory that the process had resident: what the kernel says last before it ends. (Its rusage would have the
+// memory of this process in it, which it was until it executed itself.)
+func finishMeasured(t *testing.T, cmd *exec.Cmd) (r result, peak int64) {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = cmp.Or(cmd.Stdout, io.Writer(&stdout)), &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = cmd.Wait() // its status is in the result
+	}()
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ended:
+			return result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}, peak
+		case <-ticker.C:
+		}
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", cmd.Process.Pid))
+		if err != nil {
+			continue // it has just ended
+		}
+		for line := range strings.Lines(string(status)) {
+			if fields := strings.Fields(line); len(fields) > 1 && fields[0] == "VmHWM:" {
+				kib, err := strconv.ParseInt(fields[1], 10, 64)
+				if err != nil {
+					t.Error(err)
+				}
+				peak = kib << 10
+			}
+		}
+	}
+}
+
+// memoryBound is far above what map needs (some 30 MiB), also with the race detector, and far below what goes through it here.
+const memoryBound = 150 << 20
+
+func TestMapReadsAMillionItemsInLittleMemory(t *testing.T) {
+	t.Parallel()
+	if raceEnabled {
+		t.Skip("memory is not what it is under the race detector: go test -run " + t.Name() + " ./cmd/procpool")
+	}
+	const items = 1_000_000
+	cmd := procpool(t, "map", "-n", "2000", "--", "sh", "-c", "echo $#", "_")
+	in, inEnd := io.Pipe()
+	cmd.Stdin = in
+	go func() {
+		line := bytes.Repeat([]byte("x"), 200)
+		line[199] = '\n'
+		block := bytes.Repeat(line, 1000)
+		for range items / 1000 {
+			if _, err := inEnd.Write(block); err != nil {
+				break
+			}
+		}
+		inEnd.Close()
+	}()
+	r, got := finishMeasured(t, cmd)
+	sum := 0
+	for _, n := range strings.Fields(r.stdout) {
+		v, _ := strconv.Atoi(n)
+		sum += v
+	}
+	if sum != items || r.status != 0 {
+		t.Errorf("commands got %d items, want %d\n%+v", sum, items, r.stderr)
+	}
+	if got > memoryBound || got == 0 {
+		t.Errorf("%s of memory for 200 MB of items, want less than %s", formatBytes(got), formatBytes(memoryBound))
+	} else {
+		t.Logf("%s of memory at most", formatBytes(got))
+	}
+}
+
+func TestMapSpoolsOutputInLittleMemory(t *testing.T) {
+	t.Parallel()
+	if raceEnabled {
+		t.Skip("memory is not what it is under the race detector: go test -run " + t.Name() + " ./cmd/procpool")
+	}
+	const size = 200 << 20
+	cmd := procpool(t, "map", "--", "head", "-c", strconv.Itoa(size), "{}", ":::", "/dev/zero")
+	digest := &zeros{}
+	cmd.Stdout = digest
+	r, got := finishMeasured(t, cmd)
+	if r.status != 0 || digest.n != size {
+		t.Errorf("got %d bytes, want %d\n%+v", digest.n, size, r)
+	}
+	if got > memoryBound || got == 0 {
+		t.Errorf("%s of memory for %s of output, want less than %s", formatBytes(got), formatBytes(size), formatBytes(memoryBound))
+	} else {
+		t.Logf("%s of memory at most", formatBytes(got))
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -399,71 +398,3 @@ func TestMapInterruptedKeepsTheJoblog(t *testing.T) {
 type eights struct{}
 
 func (eights) Read(p []byte) (int, error) { return copy(p, "8\n"), nil }
-
-// peakMemory is the most that the process, or one of its workers, had resident.
-func peakMemory(t *testing.T, cmd *exec.Cmd) int64 {
-	t.Helper()
-	usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage)
-	if !ok {
-		t.Skip("no rusage here")
-	}
-	return usage.Maxrss << 10
-}
-
-// memoryBound is far above what map needs (some 30 MiB), also with the race detector, and far below what goes through it here.
-const memoryBound = 150 << 20
-
-func TestMapReadsAMillionItemsInLittleMemory(t *testing.T) {
-	t.Parallel()
-	if raceEnabled {
-		t.Skip("memory is not what it is under the race detector: go test -run " + t.Name() + " ./cmd/procpool")
-	}
-	const items = 1_000_000
-	cmd := procpool(t, "map", "-n", "2000", "--", "sh", "-c", "echo $#", "_")
-	in, inEnd := io.Pipe()
-	cmd.Stdin = in
-	go func() {
-		line := bytes.Repeat([]byte("x"), 200)
-		line[199] = '\n'
-		block := bytes.Repeat(line, 1000)
-		for range items / 1000 {
-			if _, err := inEnd.Write(block); err != nil {
-				break
-			}
-		}
-		inEnd.Close()
-	}()
-	r := finish(t, cmd)
-	sum := 0
-	for _, n := range strings.Fields(r.stdout) {
-		v, _ := strconv.Atoi(n)
-		sum += v
-	}
-	if sum != items || r.status != 0 {
-		t.Errorf("commands got %d items, want %d\n%+v", sum, items, r.stderr)
-	}
-	if got := peakMemory(t, cmd); got > memoryBound {
-		t.Errorf("%s of memory for 200 MB of items, want less than %s", formatBytes(got), formatBytes(memoryBound))
-	} else {
-		t.Logf("%s of memory at most", formatBytes(got))
-	}
-}
-
-func TestMapSpoolsOutputInLittleMemory(t *testing.T) {
-	t.Parallel()
-	if raceEnabled {
-		t.Skip("memory is not what it is under the race detector: go test -run " + t.Name() + " ./cmd/procpool")
-	}
-	const size = 200 << 20
-	cmd := procpool(t, "map", "--", "head", "-c", strconv.Itoa(size), "{}", ":::", "/dev/zero")
-	digest := &zeros{}
-	cmd.Stdout = digest
-	if r := finish(t, cmd); r.status != 0 || digest.n != size {
-		t.Errorf("got %d bytes, want %d\n%+v", digest.n, size, r)
-	}
-	if got := peakMemory(t, cmd); got > memoryBound {
-		t.Errorf("%s of memory for %s of output, want less than %s", formatBytes(got), formatBytes(size), formatBytes(memoryBound))
-	} else {
-		t.Logf("%s of memory at most", formatBytes(got))
-	}
-}
