@@ -275,15 +275,16 @@ func (m *mapping) stops() bool {
 	if m.gate == nil {
 		return false
 	}
-	m.gate.ended()
-	if rule := m.options.halt; !m.halted && rule.met(m.progress.counts()) {
+	rule := m.options.halt
+	if !m.halted && rule.met(m.progress.counts()) {
 		m.halted = true
-		m.gate.shut()
+		m.gate.shut() // before there is a place for the next one
 		if rule.now {
 			m.cancel(haltedError{rule})
 			return true
 		}
 	}
+	m.gate.ended()
 	return m.gate.drained()
 }
 
