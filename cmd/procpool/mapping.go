@@ -83,7 +83,7 @@ func (m *mapping) runCommands(ctx context.Context, argv []string) (err error) {
 	}
 	pool, err := local.OpenPool(ctx,
 		client.Workers(m.workers),
-		client.CancelGrace(2*commandGrace),
+		client.CancelGrace(3*commandGrace), // one before SIGKILL, one for output that is held by what the command has left; and one to say so
 		client.KillDelay(commandGrace),
 		client.Output(m.workerOutput),
 	)
