@@ -16,14 +16,11 @@ import (
 
 const mapHelp = `Map runs a command once for every item, several at a time, in worker processes of its own. In the command {} stands for the item; without
 it, the item is appended. Items follow ":::", or are the lines of a file (-a) or of stdin. No shell reads the command or the items.
-With --lines the command runs once per worker and stays up: it reads an item per line and answers each with one line, which it
-must flush. With --pool and --func it calls a function of a pool of the running daemon, instead.
-
+With --lines it stays up and answers each line with one, which it must flush. --pool and --func call a function of a pool of the daemon.
 More: procpool help items, map-output, map-control. Exit status: 0, or the number of items that failed up to 100 (101: more); 255: procpool
 itself failed; 128 + signal: interrupted.`
 
 const mapExamples = `  procpool map -- wc -m {} ::: README.md go.mod
-  find . -name '*.png' -print0 | procpool map -0 -j 4 -- convert {} {.}.jpg
   procpool map --joblog log --resume --retries 3 --timeout 30s -a hosts -- ping -c 1
   procpool map --lines -- python3 count.py ::: *.md
   procpool map --pool counting --func count_chars ::: $PWD/*.md`
