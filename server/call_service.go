@@ -164,6 +164,10 @@ func (s *Server) openCall(ctx context.Context, m *pb.MapRequest, single, json bo
 		return nil, nil, refused
 	}
 	peer := peerOf(ctx)
+	if refused := p.claim(peer.uid); refused != nil {
+		return nil, nil, refused
+	}
+	p.fillIn(m, &spec)
 	spec.UID = peer.uid
 	if json {
 		spec.Encoding = "json"

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -25,8 +26,12 @@ type Config struct {
 	// Defaults to none: the daemon binds Addr.
 	Listener net.Listener
 
-	// SocketMode is the mode of the client socket. Defaults to 0600.
+	// SocketMode is the mode of the client socket. Defaults to 0600, with System to 0660.
 	SocketMode os.FileMode
+
+	// System says that the daemon serves other users than its own, and which ones. Its pools are those of Configure only.
+	// Defaults to none: it serves its own user and root, who may do everything.
+	System *System
 
 	// Embedded says that the daemon lives inside its only client's program.
 	Embedded bool
@@ -81,8 +86,14 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Addr == "" {
 		c.Addr = filepath.Join(c.Dir, "api.sock")
 	}
+	if c.System != nil && runtime.GOOS != "linux" {
+		errs = append(errs, errors.New("system mode works on Linux only"))
+	}
 	if c.SocketMode == 0 {
 		c.SocketMode = 0o600
+		if c.System != nil {
+			c.SocketMode = 0o660
+		}
 	}
 	if c.DrainTimeout == 0 {
 		c.DrainTimeout = 60 * time.Second

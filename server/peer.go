@@ -12,11 +12,12 @@ import (
 // peerInfo is who is at the other end of a connection, as the kernel says.
 type peerInfo struct {
 	credentials.CommonAuthInfo
-	uid   uint32
-	gid   uint32
-	pid   int32
-	known bool   // false: this system does not say
-	inode uint64 // what the kernel calls the process, on the worker socket; 0: it does not say
+	uid    uint32
+	gid    uint32
+	pid    int32
+	groups []uint32 // supplementary ones; asked for in system mode only
+	known  bool     // false: this system does not say
+	inode  uint64   // what the kernel calls the process, on the worker socket; 0: it does not say
 
 	visit *visit // on the worker socket: the connection, until it has said who it is
 }
@@ -41,9 +42,12 @@ func peerOf(ctx context.Context) peerInfo {
 //
 // With watch, a connection also ends when the process that made it ends. A forked child that still holds the socket
 // does not keep it alive. With a porch, it ends when it does not say in time who it is.
+//
+// With groups, it is asked for the peer's supplementary groups too.
 type unixPeer struct {
-	watch bool
-	porch *porch
+	watch  bool
+	groups bool
+	porch  *porch
 }
 
 func (u unixPeer) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
@@ -56,6 +60,11 @@ func (u unixPeer) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo
 		return nil, nil, err
 	}
 	info.SecurityLevel = credentials.NoSecurity
+	if u.groups {
+		if info.groups, err = groupsOf(unix); err != nil {
+			return nil, nil, err
+		}
+	}
 	switch {
 	case u.watch:
 		return watchPeer(unix, info), info, nil

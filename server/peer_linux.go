@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,6 +29,34 @@ func credentialsOf(conn *net.UnixConn) (peerInfo, error) {
 		return peerInfo{}, fmt.Errorf("ask for the peer's credentials: %w", optErr)
 	}
 	return peerInfo{uid: cred.Uid, gid: cred.Gid, pid: cred.Pid, known: true}, nil
+}
+
+// groupsOf asks the kernel for the supplementary groups of who connected (Linux 4.13).
+func groupsOf(conn *net.UnixConn) ([]uint32, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	groups := make([]uint32, 64)
+	var size uint32 // in bytes
+	var errno unix.Errno
+	ask := func(fd uintptr) {
+		size = uint32(4 * len(groups))
+		_, _, errno = unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_PEERGROUPS,
+			uintptr(unsafe.Pointer(&groups[0])), uintptr(unsafe.Pointer(&size)), 0)
+	}
+	err = raw.Control(ask)
+	if err == nil && errno == unix.ERANGE { // size is what it takes
+		groups = make([]uint32, size/4)
+		err = raw.Control(ask)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if errno != 0 {
+		return nil, fmt.Errorf("ask for the peer's groups: %w", errno)
+	}
+	return groups[:size/4], nil
 }
 
 // pidfdOf is a descriptor for the process that connected. SO_PEERPIDFD (Linux 6.5) names exactly that process; before, its

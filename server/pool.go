@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -25,8 +26,10 @@ type pool struct {
 	created time.Time
 	server  *Server
 	log     hclog.Logger
-	events  *news // what its workers write and how they end
-	opener  *feed // the same for the opener; nil for a pool without one
+	config  atomic.Pointer[PoolConfig] // nil for a pool that a client has made
+	claimed atomic.Int64               // whose a dedicated pool is; nobody's at first
+	events  *news                      // what its workers write and how they end
+	opener  *feed                      // the same for the opener; nil for a pool without one
 
 	mu     sync.Mutex
 	inbox  []event       // posted, not yet applied
@@ -63,6 +66,7 @@ func newPool(s *Server, spec *pb.PoolSpec, uid uint32, opened bool) *pool {
 		events:   newNews(),
 		programs: map[int]*pb.Program{1: spec.Program},
 	}
+	p.claimed.Store(nobody)
 	if opened {
 		p.opener = newFeed(feedSize, feedBytes)
 		p.events.subscribe(p.opener, 0, true)

@@ -124,7 +124,7 @@ func (ps *poolService) CreatePool(ctx context.Context, r *pb.CreatePoolRequest) 
 	if r.Spec == nil {
 		return nil, badRequest("spec is missing")
 	}
-	p, err := ps.server.newPool(r.Spec, peerOf(ctx).uid, false)
+	p, err := ps.server.newPool(r.Spec, peerOf(ctx).uid, false, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -143,7 +143,7 @@ func (ps *poolService) OpenPool(r *pb.OpenPoolRequest, stream grpc.ServerStreami
 	if r.Spec.Name == "" {
 		r.Spec.Name = "pool-" + newCallID()[:8]
 	}
-	p, err := ps.server.newPool(r.Spec, peerOf(stream.Context()).uid, true)
+	p, err := ps.server.newPool(r.Spec, peerOf(stream.Context()).uid, true, nil)
 	if err != nil {
 		return err
 	}

@@ -55,6 +55,9 @@ type Server struct {
 	calls map[string]callRef // by id
 	ended []ended            // the last pools that have ended, for Join; oldest first
 
+	configuring sync.Mutex             // held while the configuration is applied
+	configured  map[string]*configured // pools of the configuration, by name; under configuring
+
 	followers   map[*feed]struct{} // of the news of all pools
 	noMorePools bool
 }
@@ -76,21 +79,25 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configuration: %w", err)
 	}
-	s := &Server{cfg: cfg, started: time.Now(), pools: make(map[string]*pool), calls: make(map[string]callRef), followers: make(map[*feed]struct{})}
+	s := &Server{cfg: cfg, started: time.Now(), pools: make(map[string]*pool), calls: make(map[string]callRef), configured: make(map[string]*configured), followers: make(map[*feed]struct{})}
 	s.expected.workers = make(map[[32]byte]*worker)
 	s.budget.init(cfg.PerUser, cfg.Total)
-	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+	dirMode, group := os.FileMode(0o700), -1
+	if cfg.System != nil {
+		dirMode, group = 0o755, int(cfg.System.Clients)
+	}
+	if err := os.MkdirAll(cfg.Dir, dirMode); err != nil {
 		return nil, fmt.Errorf("runtime directory: %w", err)
 	}
 	private := filepath.Join(cfg.Dir, "private")
 	if err := os.Mkdir(private, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, fmt.Errorf("runtime directory: %w", err)
 	}
-	if s.workers, err = listen(filepath.Join(private, "worker.sock"), 0o600); err != nil {
+	if s.workers, err = listen(filepath.Join(private, "worker.sock"), 0o600, -1); err != nil {
 		return nil, err
 	}
 	if s.clients = cfg.Listener; s.clients == nil {
-		if s.api, err = listen(cfg.Addr, cfg.SocketMode); err != nil {
+		if s.api, err = listen(cfg.Addr, cfg.SocketMode, group); err != nil {
 			s.workers.Close()
 			s.workers.remove()
 			return nil, err
@@ -118,8 +125,8 @@ func New(cfg Config) (*Server, error) {
 		grpc.WaitForHandlers(true),
 	}
 	s.apiServer = grpc.NewServer(append(slices.Clone(common),
-		grpc.ChainUnaryInterceptor(s.countUnary), grpc.ChainStreamInterceptor(s.countStream),
-		grpc.Creds(unixPeer{watch: !cfg.Embedded}), grpc.InitialWindowSize(256<<10), grpc.InitialConnWindowSize(16<<20))...)
+		grpc.ChainUnaryInterceptor(s.allowUnary, s.countUnary), grpc.ChainStreamInterceptor(s.allowStream, s.countStream),
+		grpc.Creds(unixPeer{watch: !cfg.Embedded, groups: cfg.System != nil}), grpc.InitialWindowSize(256<<10), grpc.InitialConnWindowSize(16<<20))...)
 	porch := &porch{room: porchRoom, patience: porchPatience, expected: s.expected.count}
 	s.workerServer = grpc.NewServer(append(slices.Clone(common),
 		grpc.Creds(unixPeer{porch: porch}), grpc.InitialWindowSize(1<<20), grpc.InitialConnWindowSize(16<<20))...)
@@ -216,8 +223,8 @@ func (s *Server) stopServer(server *grpc.Server) {
 
 func (s *Server) stopping() bool { return s.stop.Load() }
 
-// newPool makes a pool and starts it.
-func (s *Server) newPool(spec *pb.PoolSpec, uid uint32, opened bool) (*pool, error) {
+// newPool makes a pool and starts it. config is nil for a pool that a client makes.
+func (s *Server) newPool(spec *pb.PoolSpec, uid uint32, opened bool, config *PoolConfig) (*pool, error) {
 	if err := completeSpec(spec); err != nil {
 		return nil, err
 	}
@@ -236,6 +243,7 @@ func (s *Server) newPool(spec *pb.PoolSpec, uid uint32, opened bool) (*pool, err
 		return nil, refuse(pb.Reason_REASON_POOL_EXISTS, "there is a pool %q already", spec.Name).of(spec.Name)
 	}
 	p := newPool(s, spec, uid, opened)
+	p.config.Store(config)
 	s.pools[spec.Name] = p
 	for f := range s.followers {
 		p.events.subscribe(f, 0, false)

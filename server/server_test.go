@@ -184,11 +184,11 @@ func shortDir(t *testing.T) string {
 
 func TestSocketOfALivingDaemonIsNotTaken(t *testing.T) {
 	path := filepath.Join(shortDir(t), "s")
-	first, err := listen(path, 0o600)
+	first, err := listen(path, 0o600, -1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := listen(path, 0o600); err == nil || !strings.Contains(err.Error(), "another procpoold") {
+	if _, err := listen(path, 0o600, -1); err == nil || !strings.Contains(err.Error(), "another procpoold") {
 		t.Errorf("got %v, want to hear of the other daemon", err)
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
@@ -198,7 +198,7 @@ func TestSocketOfALivingDaemonIsNotTaken(t *testing.T) {
 	if err := first.lock.Close(); err != nil {
 		t.Fatal(err)
 	}
-	second, err := listen(path, 0o600)
+	second, err := listen(path, 0o600, -1)
 	if err != nil {
 		t.Fatalf("a stale socket was not replaced: %v", err)
 	}
@@ -214,7 +214,7 @@ func TestOtherFilesAreNotRemoved(t *testing.T) {
 	if err := os.WriteFile(path, []byte("mine"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := listen(path, 0o600); err == nil {
+	if _, err := listen(path, 0o600, -1); err == nil {
 		t.Error("a file was taken for a stale socket")
 	}
 	if b, err := os.ReadFile(path); string(b) != "mine" {

@@ -21,8 +21,9 @@ type socket struct {
 }
 
 // listen binds a Unix socket at path. A lock file beside it decides who owns the path, so that a socket left behind by a dead
-// process is replaced and one of a living process is not. The lock goes with its process, however that ends.
-func listen(path string, mode os.FileMode) (*socket, error) {
+// process is replaced and one of a living process is not. The lock goes with its process, however that ends. group is whose group the socket is; -1:
+// the process's own.
+func listen(path string, mode os.FileMode, group int) (*socket, error) {
 	if len(path) > maxPath {
 		return nil, fmt.Errorf("listen on %s: the path has %d bytes, a Unix socket's at most %d; choose a shorter directory", path, len(path), maxPath)
 	}
@@ -43,7 +44,7 @@ func listen(path string, mode os.FileMode) (*socket, error) {
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: early, Net: "unix"})
 	if err == nil {
 		l.SetUnlinkOnClose(false)
-		err = errors.Join(os.Chmod(early, mode), os.Rename(early, path))
+		err = errors.Join(os.Chown(early, -1, group), os.Chmod(early, mode), os.Rename(early, path))
 		if err != nil {
 			l.Close()
 			os.Remove(early)

@@ -22,14 +22,7 @@ func (ps *poolService) ResizePool(ctx context.Context, r *pb.ResizePoolRequest) 
 	if r.Workers == 0 || r.Workers > maxWorkers-p.spec.Spares {
 		return nil, badRequest("workers is %d; a pool with %d spares may have 1 to %d", r.Workers, p.spec.Spares, maxWorkers-p.spec.Spares)
 	}
-	var refused *refusal
-	err = p.ask(ctx, func(now time.Time) {
-		if refused = p.notOpen(); refused == nil {
-			p.core.Resize(now, int(r.Workers))
-			p.log.Info("resized", "workers", r.Workers)
-		}
-	})
-	if err := p.answer(err, refused); err != nil {
+	if err := p.resize(ctx, r.Workers); err != nil {
 		return nil, err
 	}
 	info, err := p.describe(ctx)
@@ -88,10 +81,8 @@ func (ps *poolService) RestartPool(ctx context.Context, r *pb.RestartPoolRequest
 	if err := ps.server.checkProgram(program); err != nil {
 		return nil, err
 	}
-	var refused *refusal
-	var wait *restart
-	err = p.ask(ctx, func(now time.Time) { wait, refused = p.restart(now, program) })
-	if err := p.answer(err, refused); err != nil {
+	wait, err := p.beginRestart(ctx, program)
+	if err != nil {
 		return nil, err
 	}
 	select {

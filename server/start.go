@@ -22,6 +22,10 @@ func (s *Server) checkProgram(prog *pb.Program) error {
 	if s.cfg.InProcess {
 		return nil
 	}
+	return checkProgram(prog)
+}
+
+func checkProgram(prog *pb.Program) error {
 	info, err := os.Stat(prog.Path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
