@@ -3,6 +3,7 @@ module github.com/procpool/procpool
 go 1.26.0
 
 require (
+	github.com/BurntSushi/toml v1.6.0
 	github.com/hashicorp/go-hclog v1.6.3
 	github.com/oklog/run v1.2.0
 	github.com/spf13/cobra v1.10.2

@@ -4,13 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
@@ -97,13 +100,34 @@ func Dial(ctx context.Context, addr string, opts ...Option) (*Client, error) {
 		if errors.As(err, &op) {
 			err = op.Err // without the path, which is said already
 		}
-		tried = append(tried, fmt.Sprintf("%s: %v", path, err))
+		what := fmt.Sprintf("%s: %v", path, err)
+		if errors.Is(err, fs.ErrPermission) {
+			what += notOurs(path)
+		}
+		tried = append(tried, what)
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("connect to procpoold at %s: %w", strings.Join(tried, "; "), contextError(ctx))
 		}
 	}
 	return nil, fmt.Errorf("%w: tried %s (is procpoold running? If its socket is elsewhere, set PROCPOOL_ADDR)",
 		ErrUnavailable, strings.Join(tried, "; "))
+}
+
+// notOurs says who may connect to a socket, as far as its mode says so.
+func notOurs(path string) string {
+	info, err := os.Stat(path)
+	if err != nil {
+		return ""
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || info.Mode().Perm()&0o020 == 0 {
+		return ": only its owner may connect"
+	}
+	group := strconv.FormatUint(uint64(st.Gid), 10)
+	if g, err := user.LookupGroupId(group); err == nil {
+		group = g.Name
+	}
+	return ": it is for members of the group " + group + "; ask the administrator for membership (usermod -aG), then log in anew"
 }
 
 // DialFunc is Dial for connections of another kind: dial makes one each time it is called, at any time until Close. ctx

@@ -9,11 +9,12 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
-	"github.com/procpool/procpool/client"
+	"github.com/procpool/procpool/cmd/procpoold/internal/config"
 	"github.com/procpool/procpool/server"
 	"github.com/procpool/procpool/workerproc/lines"
 	"github.com/spf13/cobra"
@@ -22,7 +23,7 @@ import (
 // Exit statuses.
 const (
 	exitFailure = 1 // it could not serve
-	exitUsage   = 2 // the command line is wrong
+	exitUsage   = 2 // the command line or the configuration is wrong
 	exitTimeout = 3 // it did not stop in time and was cut off
 )
 
@@ -38,52 +39,73 @@ func main() {
 // times that: with Go's 100 the collector would run all the time. $GOGC says otherwise.
 const gcPercent = 400
 
-// options are the flags.
-type options struct {
-	addr         string
-	cgroup       string
-	logLevel     string
-	logFormat    string
-	drainTimeout time.Duration
-}
-
 func run() int {
-	var opts options
+	var check, show bool
 	status := 0
 	cmd := &cobra.Command{
 		Use:   "procpoold",
 		Short: "Keep pools of worker processes for other programs",
 		Long: `procpoold starts worker processes, hands them the tasks of its clients and streams the results back.
 
-It runs in the foreground and serves the user who started it. Programs find it by $PROCPOOL_ADDR, or at the default address
-($XDG_RUNTIME_DIR/procpool/api.sock). "procpool create" makes a pool, "procpool map --pool" uses it.
+It runs in the foreground. In user mode it serves the user who started it: programs find it by $PROCPOOL_ADDR, or at the default address
+($XDG_RUNTIME_DIR/procpool/api.sock); "procpool create" makes a pool, "procpool map --pool" uses it. In system mode (--mode system) it has a
+user of its own and serves the members of a group, and its pools come from files of the administrator.
+
+Each flag can also be set in the environment, --log-level as $PROCPOOLD_LOG_LEVEL, and in the configuration file, as log_level. A flag wins
+over the environment, and that over the file. Pools are in conf.d/NAME.toml beside that file. docs/configuration.md has all keys.
 
 SIGTERM and SIGINT stop it: no new calls, the accepted ones end (at most --drain-timeout), workers stop. A second signal ends it
-at once; no worker survives it either way.
+at once; no worker survives it either way. SIGHUP reads the configuration again: pools are made, drained, resized and restarted worker by
+worker, and the log level changes.
 
-Exit status: 0 stopped as told, 1 could not serve, 2 wrong command line, 3 did not stop in time.`,
+Exit status: 0 stopped as told, 1 could not serve, 2 wrong command line or configuration, 3 did not stop in time.`,
 		Example: `  procpoold &
   procpool create counting -j 4 -- /usr/local/bin/my-worker
-  procpool map --pool counting --func count_chars ::: README.md go.mod`,
+  procpool map --pool counting --func count_chars ::: README.md go.mod
+
+  procpoold --mode system --check-config`,
 		Args:          cobra.NoArgs,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Version:       version(),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			var err error
-			status, err = serve(cmd.Context(), opts)
-			return err
-		},
 	}
 	cmd.SetVersionTemplate("procpoold {{.Version}}\n")
 	f := cmd.Flags()
-	f.StringVar(&opts.addr, "addr", "", "path of the client socket (default the user's: see procpool addr)")
-	f.StringVar(&opts.cgroup, "cgroup", "auto", "where workers have cgroups of their own: auto, below the daemon's if it has been delegated;\noff; or the directory of one, which is made if it is not there")
-	f.StringVar(&opts.logLevel, "log-level", "info", "trace, debug, info, warn or error")
-	f.StringVar(&opts.logFormat, "log-format", "text", "text or json")
-	f.DurationVar(&opts.drainTimeout, "drain-timeout", 60*time.Second, "how long accepted calls may go on after SIGTERM")
+	f.SortFlags = false
+	file := f.String("config", "", "configuration `FILE` (default procpool/procpoold.toml in the user's configuration directory, in system mode in /etc; if it exists)")
+	for _, k := range config.Keys() {
+		f.Var(&text{kind: k.Placeholder}, strings.TrimPrefix(config.Flag(k.Name), "--"), fmt.Sprintf("%s (default %s)", k.Help, k.Default))
+	}
+	f.BoolVar(&check, "check-config", false, "say what is wrong with the configuration, and exit")
+	f.BoolVar(&show, "print-config", false, "print the values that hold and where each comes from, and exit")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		load := func() (*config.Config, error) {
+			given := make(map[string]string)
+			for _, k := range config.Keys() {
+				if flag := f.Lookup(strings.TrimPrefix(config.Flag(k.Name), "--")); flag.Changed {
+					given[k.Name] = flag.Value.String()
+				}
+			}
+			return config.Load(config.Source{Flags: given, Env: os.Environ(), File: *file})
+		}
+		cfg, err := load()
+		switch {
+		case err != nil:
+			status = exitUsage
+			return err
+		case show:
+			return cfg.Print(cmd.OutOrStdout())
+		case check:
+			fmt.Fprintf(cmd.OutOrStdout(), "the configuration is right: %s\n", cfg)
+			return nil
+		}
+		status, err = serve(cmd.Context(), cfg, load)
+		return err
+	}
 	if err := cmd.Execute(); err != nil {
-		fmt.Fprintln(os.Stderr, "procpoold:", err)
+		for line := range strings.Lines(err.Error()) {
+			fmt.Fprintln(os.Stderr, "procpoold:", strings.TrimSuffix(line, "\n"))
+		}
 		if status == 0 {
 			fmt.Fprintln(os.Stderr, "procpoold --help tells more")
 			return exitUsage
@@ -92,6 +114,13 @@ Exit status: 0 stopped as told, 1 could not serve, 2 wrong command line, 3 did n
 	return status
 }
 
+// text is the value of a flag, as it was given: what is wrong with it the configuration says.
+type text struct{ value, kind string }
+
+func (t *text) String() string     { return t.value }
+func (t *text) Set(v string) error { t.value = v; return nil }
+func (t *text) Type() string       { return t.kind }
+
 func version() string {
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
 		return info.Main.Version
@@ -99,26 +128,19 @@ func version() string {
 	return "(devel)"
 }
 
-// serve runs the daemon until a signal.
-func serve(ctx context.Context, opts options) (status int, err error) {
-	level := hclog.LevelFromString(opts.logLevel)
-	if level == hclog.NoLevel {
-		return 0, fmt.Errorf("--log-level is %q; it must be trace, debug, info, warn or error", opts.logLevel)
-	}
-	if opts.logFormat != "text" && opts.logFormat != "json" {
-		return 0, fmt.Errorf("--log-format is %q; it must be text or json", opts.logFormat)
-	}
-	if opts.drainTimeout <= 0 {
-		return 0, fmt.Errorf("--drain-timeout is %v; it must be more than 0", opts.drainTimeout)
-	}
-	log := hclog.New(&hclog.LoggerOptions{Name: "procpoold", Level: level, JSONFormat: opts.logFormat == "json", Output: os.Stderr})
-	if opts.addr == "" {
-		opts.addr = client.Addresses()[0]
-	}
-	if opts.addr, err = filepath.Abs(opts.addr); err != nil {
+// serve runs the daemon until a signal. load reads the configuration again.
+func serve(ctx context.Context, cfg *config.Config, load func() (*config.Config, error)) (status int, err error) {
+	again := make(chan os.Signal, 1) // one slot: two reloads that nobody has begun are one
+	signal.Notify(again, syscall.SIGHUP)
+	defer signal.Stop(again)
+	log := hclog.New(&hclog.LoggerOptions{Name: "procpoold", Level: hclog.LevelFromString(cfg.LogLevel), JSONFormat: cfg.LogFormat == "json", Output: os.Stderr})
+	system, err := systemMode(cfg)
+	if err != nil {
 		return exitFailure, err
 	}
-	s, err := server.New(server.Config{Dir: filepath.Dir(opts.addr), Addr: opts.addr, Cgroup: opts.cgroup, DrainTimeout: opts.drainTimeout, Logger: log})
+	s, err := server.New(server.Config{
+		Dir: filepath.Dir(cfg.Addr), Addr: cfg.Addr, SocketMode: cfg.SocketMode, System: system, DrainTimeout: cfg.DrainTimeout, Logger: log,
+	})
 	if err != nil {
 		return exitFailure, err
 	}
@@ -126,12 +148,36 @@ func serve(ctx context.Context, opts options) (status int, err error) {
 	defer stop()
 	context.AfterFunc(ctx, func() {
 		stop() // a second signal has its usual effect: the daemon dies, and no worker survives it
-		time.AfterFunc(opts.drainTimeout+stopMargin, func() {
+		time.AfterFunc(cfg.DrainTimeout+stopMargin, func() {
 			log.Error("did not stop in time")
 			os.Exit(exitTimeout)
 		})
 	})
-	if err := s.Run(ctx); err != nil && !errors.Is(err, context.Canceled) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	wrong := s.Configure(pools(cfg))
+	if wrong != nil {
+		cancel() // half of a configuration is none: what has been started ends below
+	}
+	reloaded := make(chan struct{})
+	go func() { // ends with ctx, and serve waits for it
+		defer close(reloaded)
+		for {
+			select {
+			case <-again:
+				reload(s, log, cfg, load)
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	err = s.Run(ctx)
+	cancel()
+	<-reloaded
+	switch {
+	case wrong != nil:
+		return exitFailure, errors.New(config.Explain(wrong))
+	case err != nil && !errors.Is(err, context.Canceled):
 		return exitFailure, err
 	}
 	return 0, nil
@@ -139,3 +185,51 @@ func serve(ctx context.Context, opts options) (status int, err error) {
 
 // stopMargin is how long stopping may take beyond the drain timeout: killing workers and ending streams.
 const stopMargin = 20 * time.Second
+
+// systemMode makes the process fit for system mode, if that is the mode.
+func systemMode(cfg *config.Config) (*server.System, error) {
+	if !cfg.System {
+		return nil, nil
+	}
+	if os.Getuid() == 0 {
+		return nil, errors.New("in system mode procpoold and its workers have a user of their own, and this is root: " +
+			"name one with User= in its unit, or start it by setpriv --reuid=procpool --regid=procpool --init-groups procpoold --mode system")
+	}
+	if err := undumpable(); err != nil {
+		return nil, err
+	}
+	system := &server.System{Clients: cfg.SocketGroup.GID}
+	if cfg.AdminGroup.Name != "" {
+		system.Admins = &cfg.AdminGroup.GID
+	}
+	return system, nil
+}
+
+func pools(cfg *config.Config) (list []server.PoolConfig) {
+	for i := range cfg.Pools {
+		list = append(list, cfg.Pools[i].Config())
+	}
+	return list
+}
+
+// reload reads the configuration again, makes of it what can be made while the daemon runs, and says what cannot. A configuration that is wrong changes
+// nothing. first is the one that the daemon was started with.
+func reload(s *server.Server, log hclog.Logger, first *config.Config, load func() (*config.Config, error)) {
+	next, err := load()
+	if err != nil {
+		for line := range strings.Lines(err.Error()) {
+			log.Error("the configuration is wrong, so nothing has changed", "problem", strings.TrimSuffix(line, "\n"))
+		}
+		return
+	}
+	if names := first.Unchangeable(next); len(names) > 0 {
+		log.Warn("the daemon must be restarted for some of its new configuration", "keys", strings.Join(names, " "))
+	}
+	log.SetLevel(hclog.LevelFromString(next.LogLevel))
+	if err := s.Configure(pools(next)); err != nil {
+		for line := range strings.Lines(config.Explain(err)) {
+			log.Warn("some of the new configuration does not hold", "reason", strings.TrimSuffix(line, "\n"))
+		}
+	}
+	log.Info("reloaded", "pools", len(next.Pools))
+}

@@ -1,0 +1,7 @@
+//go:build !linux
+
+package main
+
+import "errors"
+
+func undumpable() error { return errors.New("system mode works on Linux only") }
