@@ -111,7 +111,7 @@ func (s *Server) allow(ctx context.Context, method string) error {
 // taken over would be.
 func (s *Server) admin(peer peerInfo) bool {
 	switch system := s.cfg.System; {
-	case system == nil || peer.uid == 0:
+	case system == nil || peer.uid == 0: // root, or the daemon itself
 		return true
 	case peer.uid == ownUID() || system.Admins == nil:
 		return false
@@ -130,6 +130,18 @@ func (s *Server) andAdmins() string {
 // sees tells whether a client may see what belongs to a user: with names, output and reasons. owner is a uid, or nobody.
 func (s *Server) sees(peer peerInfo, owner int64) bool {
 	return s.admin(peer) || owner == int64(peer.uid)
+}
+
+// itself is the daemon, when it looks at its own pools. No client is that: one whom the kernel does not know is not let in.
+var itself peerInfo
+
+// eyes is sees for who makes an RPC; nil for an administrator, who sees everything. The daemon itself is one.
+func (s *Server) eyes(ctx context.Context) func(owner int64) bool {
+	peer := peerOf(ctx)
+	if s.admin(peer) {
+		return nil
+	}
+	return func(owner int64) bool { return s.sees(peer, owner) }
 }
 
 // nobody is whose what is that belongs to no single user.

@@ -118,7 +118,7 @@ func (c *call) deliver(p *pool, d *sched.Delivery) {
 	if d.Worker != 0 {
 		f.Worker = p.workerName(d.Worker)
 	}
-	f.WorkerExit, _ = d.Why.(*pb.WorkerExit)
+	f.WorkerExit = p.server.exitFor(c.peer, endingOf(d.Why))
 	f.Message = explain(d, f.WorkerExit)
 	for i := range d.Parts {
 		part := &d.Parts[i]

@@ -59,10 +59,11 @@ func (n *news) tell(tell func(*feed)) {
 }
 
 // output is a line that a worker wrote. It is shared by all readers and not changed any more.
-func (n *news) output(o *pb.WorkerOutput) { n.tell(func(f *feed) { f.output(o) }) }
+// owner is whose it is, or nobody.
+func (n *news) output(o *pb.WorkerOutput, owner int64) { n.tell(func(f *feed) { f.output(o, owner) }) }
 
 // exit is the end of a worker.
-func (n *news) exit(e *pb.WorkerExit) { n.tell(func(f *feed) { f.exit(e) }) }
+func (n *news) exit(e *ending) { n.tell(func(f *feed) { f.exit(e) }) }
 
 func (n *news) state(s pb.PoolState) { n.tell(func(f *feed) { f.state(s) }) }
 
@@ -83,12 +84,13 @@ func (n *news) end() {
 type feed struct {
 	maxLines int
 	maxBytes int
+	sees     func(owner int64) bool // whose news its reader may have; nil: everybody's
 
 	mu      sync.Mutex
 	next    uint64 // number of the next line or exit
 	outputs []numbered[*pb.WorkerOutput]
 	bytes   int // of the lines in outputs
-	exits   []numbered[*pb.WorkerExit]
+	exits   []numbered[*ending]
 	last    pb.PoolState // newest, not yet read
 	dropped uint64
 	ended   bool
@@ -97,8 +99,9 @@ type feed struct {
 
 // numbered is a line or an exit, with its place among both.
 type numbered[T any] struct {
-	seq  uint64
-	what T
+	seq   uint64
+	what  T
+	owner int64 // of a line
 }
 
 func newFeed(lines, bytes int) *feed {
@@ -112,15 +115,18 @@ func (f *feed) wake() {
 	}
 }
 
-// output adds a line.
-func (f *feed) output(o *pb.WorkerOutput) {
+// output adds a line, if the reader may have it.
+func (f *feed) output(o *pb.WorkerOutput, owner int64) {
+	if f.sees != nil && !f.sees(owner) {
+		return
+	}
 	f.mu.Lock()
 	for len(f.outputs) == f.maxLines || (f.bytes+len(o.Line) > f.maxBytes && len(f.outputs) > 0) {
 		f.bytes -= len(f.outputs[0].what.Line)
 		f.outputs = f.outputs[1:]
 		f.dropped++
 	}
-	f.outputs = append(f.outputs, numbered[*pb.WorkerOutput]{f.next, o})
+	f.outputs = append(f.outputs, numbered[*pb.WorkerOutput]{f.next, o, owner})
 	f.next++
 	f.bytes += len(o.Line)
 	f.mu.Unlock()
@@ -128,13 +134,13 @@ func (f *feed) output(o *pb.WorkerOutput) {
 }
 
 // exit adds the end of a worker. Lines cannot push it out.
-func (f *feed) exit(e *pb.WorkerExit) {
+func (f *feed) exit(e *ending) {
 	f.mu.Lock()
 	if len(f.exits) == f.maxLines {
 		f.exits = f.exits[1:]
 		f.dropped++
 	}
-	f.exits = append(f.exits, numbered[*pb.WorkerExit]{f.next, e})
+	f.exits = append(f.exits, numbered[*ending]{seq: f.next, what: e})
 	f.next++
 	f.mu.Unlock()
 	f.wake()
@@ -171,7 +177,7 @@ func (f *feed) copyTo(to *feed, n int) {
 	}
 	for len(outputs)+len(exits) > 0 {
 		if len(exits) == 0 || (len(outputs) > 0 && outputs[0].seq < exits[0].seq) {
-			to.output(outputs[0].what)
+			to.output(outputs[0].what, outputs[0].owner)
 			outputs = outputs[1:]
 		} else {
 			to.exit(exits[0].what)
@@ -194,7 +200,7 @@ func (f *feed) take() *pb.OpenPoolResponse {
 		f.outputs = f.outputs[1:]
 	}
 	for len(f.exits) > 0 && (len(f.outputs) == 0 || f.exits[0].seq < f.outputs[0].seq) {
-		m.Exits = append(m.Exits, f.exits[0].what)
+		m.Exits = append(m.Exits, f.exits[0].what.seenBy(f.sees))
 		f.exits = f.exits[1:]
 	}
 	if len(f.outputs)+len(f.exits) == 0 {

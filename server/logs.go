@@ -17,6 +17,7 @@ func (ps *poolService) Logs(r *pb.LogsRequest, stream grpc.ServerStreamingServer
 		tail = int(*r.Tail)
 	}
 	f := newFeed(feedSize, feedBytes)
+	f.sees = ps.server.eyes(stream.Context())
 	if r.Pool == "" {
 		ps.server.subscribeAll(f, tail)
 		defer ps.server.unsubscribeAll(f)

@@ -79,7 +79,7 @@ func (w *worker) wrote(line workerproc.Line) {
 	p.events.output(&pb.WorkerOutput{
 		Worker: w.name, Pid: int64(line.Pid), Stream: uint32(line.Stream), Line: line.Text, Truncated: line.Truncated, Partial: line.Partial,
 		Time: timestamppb.New(now),
-	})
+	}, w.tenant.wroteFor(line.Page))
 	if !p.opened {
 		p.log.Info("output", "worker", w.name, "pid", line.Pid, "stream", [...]string{1: "stdout", 2: "stderr"}[line.Stream], "line", string(line.Text))
 	}
@@ -94,7 +94,7 @@ func (w *worker) reportDropped(pid int) {
 	w.pool.events.output(&pb.WorkerOutput{
 		Worker: w.name, Pid: int64(pid), Stream: 2, Time: timestamppb.Now(),
 		Line: fmt.Appendf(nil, "procpool: %d lines dropped: more than %d or %d MiB of them in a second", n, lineRate, byteRate>>20),
-	})
+	}, nobody)
 	if !w.pool.opened {
 		w.pool.log.Warn("output dropped", "worker", w.name, "pid", pid, "lines", n)
 	}

@@ -104,13 +104,13 @@ func in(f *feed) (words string, ended bool) {
 
 func TestNewsKeepOrderAndTheLastOfIt(t *testing.T) {
 	n := newNews()
-	line := func(s string) { n.output(&pb.WorkerOutput{Line: []byte(s)}) }
+	line := func(s string) { n.output(&pb.WorkerOutput{Line: []byte(s)}, nobody) }
 	first := newFeed(10, 1000)
 	n.subscribe(first, 0, true)
 	line("a")
 	line("b")
-	n.exit(&pb.WorkerExit{Worker: "1"})
-	n.exit(&pb.WorkerExit{Worker: "2"})
+	n.exit(&ending{exit: &pb.WorkerExit{Worker: "1"}})
+	n.exit(&ending{exit: &pb.WorkerExit{Worker: "2"}})
 	line("c")
 	for tail, want := range map[int]string{0: "", 1: "c", 2: "b -1 -2 c", 3: "a b -1 -2 c", math.MaxInt: "a b -1 -2 c"} {
 		f := newFeed(10, 1000)
@@ -139,7 +139,7 @@ func TestNewsKeepOrderAndTheLastOfIt(t *testing.T) {
 func TestRecentNewsAreBounded(t *testing.T) {
 	n := newNews()
 	for i := range 3 * recentSize {
-		n.output(&pb.WorkerOutput{Line: fmt.Append(nil, i)})
+		n.output(&pb.WorkerOutput{Line: fmt.Append(nil, i)}, nobody)
 	}
 	f := newFeed(feedSize, feedBytes)
 	n.subscribe(f, math.MaxInt, true)
@@ -147,7 +147,7 @@ func TestRecentNewsAreBounded(t *testing.T) {
 		t.Errorf("the oldest line kept is %.10q…, want the last %d", got, recentSize)
 	}
 	for range 100 {
-		n.output(&pb.WorkerOutput{Line: make([]byte, 64<<10)})
+		n.output(&pb.WorkerOutput{Line: make([]byte, 64<<10)}, nobody)
 	}
 	if n.recent.bytes > recentBytes {
 		t.Errorf("it keeps %d bytes, want at most %d", n.recent.bytes, recentBytes)

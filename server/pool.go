@@ -42,7 +42,7 @@ type pool struct {
 	workers    map[sched.WorkerID]*worker
 	calls      map[sched.CallID]*call
 	byID       map[string]*call
-	lastExit   *pb.WorkerExit
+	lastExit   *ending
 	terminated bool // by somebody, rather than closed and drained
 	lastCall   sched.CallID
 	programs   map[int]*pb.Program   // by generation of workers: the current one, and the one that a restart leads to
@@ -267,11 +267,18 @@ func (p *pool) stateChanged(state sched.State) {
 		p.terminated = true
 		p.log.Info("state", "state", "terminated")
 	case sched.Degraded:
-		p.log.Warn("degraded: workers do not start, trying with one", "last", p.lastExit.GetReason())
+		p.log.Warn("degraded: workers do not start, trying with one", "last", p.lastReason())
 	default:
 		p.log.Info("state", "state", stateName(pb.PoolState(state)))
 	}
 	p.events.state(pb.PoolState(state))
+}
+
+func (p *pool) lastReason() string {
+	if p.lastExit == nil {
+		return ""
+	}
+	return p.lastExit.exit.Reason
 }
 
 // endCall is the end of a call: err is why it was refused, nil if it has had all its outcomes.
@@ -306,7 +313,7 @@ func (p *pool) refusal(e *sched.Effect) *refusal {
 		return refuse(pb.Reason_REASON_ENCODING, "function %q takes items encoded as %q, not JSON; send them as items, encoded by its SDK",
 			c.spec.Function, p.encoding(c.spec.Function)).of(p.name)
 	case sched.BootFailure:
-		exit, _ := e.Why.(*pb.WorkerExit)
+		exit := p.server.exitFor(c.peer, endingOf(e.Why))
 		r := refuse(pb.Reason_REASON_BOOT_FAILURE, "the workers of pool %q do not start: %s", p.name, describeExit(exit)).of(p.name)
 		r.detail.WorkerExit = exit
 		return r

@@ -289,7 +289,7 @@ func (ps *poolService) Cancel(ctx context.Context, r *pb.CancelRequest) (*pb.Can
 		return nil, badRequest("call_id is missing; ListCalls has the calls")
 	}
 	p, c := ps.server.call(r.CallId)
-	if c == nil {
+	if c == nil || !ps.server.sees(peerOf(ctx), int64(c.peer.uid)) {
 		return nil, unknownCall(r.CallId)
 	}
 	by := "Cancel"

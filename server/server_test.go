@@ -138,9 +138,9 @@ func TestIdsAreFoundAgainForCancel(t *testing.T) {
 func TestFeedDropsTheOldestAndCounts(t *testing.T) {
 	f := newFeed(feedSize, feedBytes)
 	for i := range feedSize + 10 {
-		f.output(&pb.WorkerOutput{Line: fmt.Append(nil, i)})
+		f.output(&pb.WorkerOutput{Line: fmt.Append(nil, i)}, nobody)
 	}
-	f.exit(&pb.WorkerExit{Worker: "w"})
+	f.exit(&ending{exit: &pb.WorkerExit{Worker: "w"}})
 	f.end()
 	var lines []string
 	var dropped uint64
@@ -164,7 +164,7 @@ func TestFeedDropsTheOldestAndCounts(t *testing.T) {
 func TestFeedIsBoundedInBytes(t *testing.T) {
 	f := newFeed(feedSize, feedBytes)
 	for range 1000 {
-		f.output(&pb.WorkerOutput{Line: bytes.Repeat([]byte("x"), 64<<10)})
+		f.output(&pb.WorkerOutput{Line: bytes.Repeat([]byte("x"), 64<<10)}, nobody)
 	}
 	if f.bytes > feedBytes {
 		t.Errorf("it holds %d bytes, want at most %d", f.bytes, feedBytes)

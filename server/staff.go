@@ -141,7 +141,7 @@ func (p *pool) restarted(e *sched.Effect) {
 			}
 		}
 	case sched.BootFailure:
-		exit, _ := e.Why.(*pb.WorkerExit)
+		exit := p.server.exitFor(itself, endingOf(e.Why)) // whole: restarts are for administrators
 		r.refused = refuse(pb.Reason_REASON_BOOT_FAILURE, "the new workers of pool %q do not start, so the old ones stay: %s", p.name, describeExit(exit)).of(p.name)
 		r.refused.detail.WorkerExit = exit
 	case sched.UnknownFunction:

@@ -84,6 +84,8 @@ func (p *inProcess) Pid() int   { return os.Getpid() }
 func (p *inProcess) Terminate() { p.cancel() }
 func (p *inProcess) Kill()      { p.cancel() }
 
+func (p *inProcess) Turn(int) {}
+
 func (p *inProcess) Hold(func(pid, pidfd int)) bool { return false }
 
 func (p *inProcess) Memory() int64 { return 0 }

@@ -34,6 +34,7 @@ type worker struct {
 	refused    string         // why it was turned away, if it was, or what it did wrong
 	turnedAway bool           // it will never be let in
 	tap        tap            // for what it writes
+	tenant     tenant         // whose tasks it has
 	retired    sched.Reason   // why it was asked to stop, when the pool goes on
 	ran        uint64         // tasks, when it was asked to
 	memory     int64          // bytes, when they were last looked at
@@ -50,13 +51,14 @@ type process interface {
 	Hold(f func(pid, pidfd int)) bool // see workerproc.Process, also for the following
 	Memory() int64
 	Outgrown(limit int64) (bytes int64, yes bool)
+	Turn(page int)                    // of its output
 }
 
 // spawn starts a worker process. Forking takes a while, so it is not done here but by the goroutine that then waits for the process.
 func (p *pool) spawn(id sched.WorkerID, program *pb.Program) {
 	w := &worker{
 		id: id, name: fmt.Sprintf("%s-%d", p.name, id), pool: p, program: program, started: time.Now(),
-		born: make(chan struct{}), attached: make(chan struct{}),
+		born: make(chan struct{}), attached: make(chan struct{}), tenant: tenant{uid: nobody},
 	}
 	w.out.init()
 	if _, err := rand.Read(w.token[:]); err != nil {
@@ -74,7 +76,8 @@ func (w *worker) live() {
 	if err != nil {
 		p.server.unexpect(w)
 		exit := &pb.WorkerExit{Worker: w.name, Reason: err.Error(), ExitCode: -1}
-		p.post(func(now time.Time) { w.gone(now, sched.Exit{Kind: sched.ExitAbnormal, Why: exit}, exit) })
+		end := &ending{exit: exit, owner: nobody, how: exit.Reason}
+		p.post(func(now time.Time) { w.gone(now, sched.Exit{Kind: sched.ExitAbnormal, Why: end}, end) })
 		return
 	}
 	w.child = proc
@@ -108,8 +111,9 @@ func (w *worker) live() {
 		if w.goodbye {
 			ended.Known, ended.Running = true, false
 		}
-		ended.Why = why
-		w.gone(now, ended, why)
+		end := w.end(why, exit)
+		ended.Why = end
+		w.gone(now, ended, end)
 	})
 }
 
@@ -204,26 +208,27 @@ func describeExit(e *pb.WorkerExit) string {
 }
 
 // gone is the end of a worker, on the owner's goroutine.
-func (w *worker) gone(now time.Time, exit sched.Exit, why *pb.WorkerExit) {
-	p := w.pool
+func (w *worker) gone(now time.Time, exit sched.Exit, end *ending) {
+	p, why := w.pool, end.exit
 	delete(p.workers, w.id)
 	w.out.close()
 	stopped := exit.Kind == sched.ExitClean && w.identity != "" || w.retired != sched.NoReason
 	if !stopped && w.killed != sched.PoolTerminated {
-		p.lastExit = why
+		p.lastExit = end
 		p.log.Warn("worker ended", "worker", w.name, "pid", why.Pid, "reason", why.Reason)
 	} else {
 		p.log.Debug("worker ended", "worker", w.name, "pid", why.Pid, "reason", why.Reason)
 	}
 	w.reportDropped(int(why.Pid))
 	why.Time = timestamppb.New(now)
-	p.events.exit(why)
+	p.events.exit(end)
 	p.core.Exited(now, w.id, exit)
 }
 
 // The following carry out effects, on the owner's goroutine.
 
 func (w *worker) dispatch(c *sched.Chunk) {
+	w.lend(c)
 	w.out.chunk(wire.Chunk{
 		ID: uint64(c.ID), Function: uint32(c.Function), Attempt: uint32(c.Attempt), Items: itemsOf(c.Parts),
 		TaskTimeoutNS: uint64(c.TaskTimeout), DeadlineUnixNS: unixNano(c.Deadline),
@@ -345,6 +350,9 @@ func (w *worker) said(now time.Time, m *wire.AttachRequest) {
 	if n := len(m.Results); n > 0 {
 		last := &m.Results[n-1]
 		w.out.ack(last.Chunk, last.First+uint32(last.Len()), h.GetAckWanted())
+	}
+	if len(w.tenant.holds) > 1 {
+		w.takeStock()
 	}
 	if h.GetGoodbye() != nil {
 		w.goodbye = true

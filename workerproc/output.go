@@ -4,10 +4,13 @@ import (
 	"bufio"
 	"errors"
 	"io"
+	"os"
 	"regexp"
 	"slices"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // maxLine is the longest line that is passed on whole, in bytes.
@@ -19,11 +22,20 @@ type lines struct {
 	sink func(Line)
 
 	mu    sync.Mutex
-	last  []string // ring of the last lines
+	last  []said // ring of the last lines
 	first int
-	crash []string  // the first lines of the last crash; nil: none has been seen
+	crash []said    // the first lines of the last crash; nil: none has been seen
 	when  time.Time // it was read
 	since int       // lines since it began
+	page  int       // what is written now belongs to this page…
+	from  [2]int64  // …which begins here in stdout and stderr
+}
+
+// said is a line, cut, and where it begins.
+type said struct {
+	text   string
+	stream int
+	at     int64
 }
 
 const (
@@ -37,41 +49,62 @@ func newLines(sink func(Line)) *lines { return &lines{sink: sink} }
 // read reads a stream until its end. It never stops before, however long a line is.
 func (l *lines) read(r io.Reader, stream int) {
 	b := bufio.NewReaderSize(r, maxLine+1)
+	at := int64(0)
 	for {
 		text, err := b.ReadSlice('\n')
+		n := len(text)
 		line := Line{Pid: l.pid, Stream: stream}
 		switch {
 		case err == nil:
 			line.Text = append([]byte(nil), text[:len(text)-1]...)
 		case errors.Is(err, bufio.ErrBufferFull):
 			line.Text, line.Truncated = append([]byte(nil), text[:maxLine]...), true
-			err = skipLine(b)
+			var more int
+			more, err = skipLine(b)
+			n += more
 		case len(text) > 0:
 			line.Text, line.Partial = append([]byte(nil), text...), true
 		}
 		if err == nil || line.Text != nil {
-			l.add(line)
+			l.add(line, at)
 		}
+		at += int64(n)
 		if err != nil {
 			return
 		}
 	}
 }
 
-func skipLine(b *bufio.Reader) error {
+func skipLine(b *bufio.Reader) (n int, err error) {
 	for {
-		if _, err := b.ReadSlice('\n'); !errors.Is(err, bufio.ErrBufferFull) {
-			return err
+		text, err := b.ReadSlice('\n')
+		n += len(text)
+		if !errors.Is(err, bufio.ErrBufferFull) {
+			return n, err
 		}
 	}
 }
 
-func (l *lines) add(line Line) {
+// turn begins a page. from is where it does in stdout and stderr.
+func (l *lines) turn(page int, from [2]int64) {
 	l.mu.Lock()
-	text := validUTF8(string(line.Text[:min(len(line.Text), 1000)]))
+	l.page, l.from = page, from
+	l.mu.Unlock()
+}
+
+// new tells whether a line is of the page that has been turned to last.
+func (l *lines) new(s said) bool { return s.at >= l.from[s.stream-1] }
+
+// add takes a line that begins at a place of its stream.
+func (l *lines) add(line Line, at int64) {
+	l.mu.Lock()
+	text := said{validUTF8(string(line.Text[:min(len(line.Text), 1000)])), line.Stream, at}
+	if line.Page = l.page; !l.new(text) {
+		line.Page = noPage
+	}
 	switch l.since++; {
-	case crashStart.MatchString(text):
-		l.crash, l.since = append(make([]string, 0, crashLines), text), 0
+	case crashStart.MatchString(text.text):
+		l.crash, l.since = append(make([]said, 0, crashLines), text), 0
 		l.when = time.Now()
 	case l.since > crashEnds:
 		l.crash = nil
@@ -94,12 +127,69 @@ func (l *lines) add(line Line) {
 var crashStart = regexp.MustCompile(`^(panic:|fatal error:|SIG[A-Z]+:|unexpected fault address|Traceback )|this process was started as a procpool worker`)
 
 // report is the crash report of a worker whose task began at a time: up to 40 lines from the last one since then that begins a crash, else the last
-// 20. What was read before was written before, and survived.
-func (l *lines) report(began time.Time) []string {
+// 20, but none of an earlier page. What was read before was written before, and survived.
+func (l *lines) report(began time.Time) (report []string, page int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.crash != nil && !l.when.Before(began) {
-		return slices.Clone(l.crash)
+	lines := append(slices.Clone(l.last[l.first:]), l.last[:l.first]...)
+	if l.crash != nil && !l.when.Before(began) && l.new(l.crash[0]) {
+		lines = l.crash
 	}
-	return append(slices.Clone(l.last[l.first:]), l.last[:l.first]...)
+	for _, s := range lines {
+		if l.new(s) {
+			report = append(report, s.text)
+		}
+	}
+	return report, l.page
+}
+
+// outPipe is one of the two streams of a worker, and how much of it has been read.
+type outPipe struct {
+	pipe *os.File
+
+	mu   sync.Mutex
+	read int64
+}
+
+// Read reads from the pipe as the pipe itself does. Between what it takes and what it counts nobody can look.
+func (o *outPipe) Read(b []byte) (n int, err error) {
+	raw, err := o.pipe.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	waited := raw.Read(func(fd uintptr) bool {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		for {
+			n, err = unix.Read(int(fd), b)
+			if !errors.Is(err, unix.EINTR) {
+				break
+			}
+		}
+		o.read += int64(max(0, n))
+		return !errors.Is(err, unix.EAGAIN)
+	})
+	switch {
+	case waited != nil:
+		return 0, waited
+	case err != nil:
+		return 0, err
+	case n == 0:
+		return 0, io.EOF
+	default:
+		return n, nil
+	}
+}
+
+// written is how much the worker has written.
+func (o *outPipe) written() int64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n := 0
+	if raw, err := o.pipe.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { // else it is closed, and nothing is left in it
+			n, _ = unix.IoctlGetInt(int(fd), fionread)
+		})
+	}
+	return o.read + int64(n)
 }

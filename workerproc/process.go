@@ -38,7 +38,10 @@ type Line struct {
 	Text      []byte
 	Truncated bool // it was longer than 64 KiB
 	Partial   bool // it ended without a newline
+	Page      int  // see Process.Turn; −1 for an earlier one than the last
 }
+
+const noPage = -1
 
 // Exit is the end of a worker process.
 type Exit struct {
@@ -46,7 +49,8 @@ type Exit struct {
 	Code        int    // exit status, if it exited
 	Signal      string // name of the signal that ended it, if one did
 	CoreDumped  bool
-	CrashReport []string // its last words: see crashReport
+	CrashReport []string // its last words: up to 40 lines
+	Page        int      // that they are from; see Process.Turn
 	Record      *Record  // what its progress record tells; nil if it did not keep one
 	Account     Account  // of its cgroup, if it had one
 }
@@ -72,6 +76,7 @@ type Process struct {
 	lines    *lines
 	drained  sync.WaitGroup
 	pipes    []*os.File
+	outputs  []*outPipe // the same
 	guardian *Guardian
 	leaf     *cgroup.Leaf // nil: it is in the daemon's own cgroup
 
@@ -148,7 +153,9 @@ func Start(spec Spec) (*Process, error) {
 		p.guardian.guard(p)
 	}
 	for i, f := range p.pipes {
-		p.drained.Go(func() { p.lines.read(f, i+1) })
+		o := &outPipe{pipe: f}
+		p.outputs = append(p.outputs, o)
+		p.drained.Go(func() { p.lines.read(o, i+1) })
 	}
 	return p, nil
 }
@@ -275,6 +282,12 @@ func (p *Process) Hold(f func(pid, pidfd int)) bool {
 	return true
 }
 
+// Turn begins a page of output: what the process writes from now on, to the byte. The first one is page 0. Lines say which page they are from, and the
+// crash report has lines of the last page only.
+func (p *Process) Turn(page int) {
+	p.lines.turn(page, [2]int64{p.outputs[0].written(), p.outputs[1].written()})
+}
+
 // Terminate sends SIGTERM to the process and its group.
 func (p *Process) Terminate() { p.signal(syscall.SIGTERM) }
 
@@ -340,9 +353,9 @@ func (p *Process) Wait() Exit {
 	if exit.Record != nil && exit.Record.Running {
 		began = exit.Record.Started
 	}
-	exit.CrashReport = p.lines.report(began)
 	exit.Account = p.leaf.Account()
 	p.leaf.Remove()
+	exit.CrashReport, exit.Page = p.lines.report(began)
 	return exit
 }
 

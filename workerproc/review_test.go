@@ -244,7 +244,7 @@ func TestAWorkerThatCannotConnectSaysSo(t *testing.T) {
 func TestTheReasonOfALongCrashIsKept(t *testing.T) {
 	l := newLines(nil)
 	l.read(strings.NewReader("fatal error: all goroutines are asleep\n"+strings.Repeat("\tframe\n", 1000)), 2)
-	if got := l.report(time.Time{}); got[0] != "fatal error: all goroutines are asleep" || len(got) != 40 {
+	if got, _ := l.report(time.Time{}); got[0] != "fatal error: all goroutines are asleep" || len(got) != 40 {
 		t.Errorf("a report of %d lines begins with %q", len(got), got[0])
 	}
 }

@@ -254,7 +254,7 @@ func (c *Config) readPool(path string) (*Pool, Problems) {
 		return nil, Problems{{File: path, What: "there is no command", Advice: `say which program the workers are: command = ["/usr/local/bin/worker"]`}}
 	}
 	if c.System {
-		if err := trusted(p.command[0], 0, uint32(os.Getuid())); err != nil {
+		if err := trusted(p.command[0], uint32(os.Getuid())); err != nil {
 			return nil, Problems{d.problem(err.Error(), "whoever can change the program could run anything as the daemon's user", "command")}
 		}
 	}

@@ -75,22 +75,22 @@ var poolKeys = []key[Pool]{
 	newKey("command", argv, func(p *Pool) *[]string { return &p.command }, "", "the program of the workers, and its arguments").named("program"),
 	newKey("dir", path("DIR", "/srv"), func(p *Pool) *string { return &p.dir }, "the daemon's", "working directory"),
 	newKey("env", environment, func(p *Pool) *map[string]string { return &p.env }, "the daemon's", "environment, beside the daemon's"),
-	newKey("workers", count, func(p *Pool) *int { return &p.workers }, "usable CPUs", "how many").named("workers"),
+	newKey("workers", count(1), func(p *Pool) *int { return &p.workers }, "usable CPUs", "how many").named("workers"),
 	newKey("peer", oneOf(slices.Sorted(maps.Keys(peers))...), func(p *Pool) *string { return &p.peer }, "exact", "which process may say Hello for a worker").named("peer"),
 	newKey("dedicated", boolean, func(p *Pool) *bool { return &p.dedicated }, "false", "keep the pool to the first user who makes a call"),
 
 	newKey("task.timeout", duration, func(p *Pool) *time.Duration { return &p.taskTimeout }, "none", "how long a task may run, if its call does not say"),
-	newKey("task.max_attempts", count, func(p *Pool) *int { return &p.maxAttempts }, "1", "how often a task is tried, if its call does not say"),
+	newKey("task.max_attempts", count(1), func(p *Pool) *int { return &p.maxAttempts }, "1", "how often a task is tried, if its call does not say"),
 	newKey("task.cancel_grace", duration, func(p *Pool) *time.Duration { return &p.cancelGrace }, "5s", "how long a cancelled task has to return before SIGTERM").named("cancel_grace"),
 	newKey("task.kill_delay", duration, func(p *Pool) *time.Duration { return &p.killDelay }, "2s", "how long after SIGTERM comes SIGKILL").named("kill_delay"),
 
 	newKey("worker.start_timeout", duration, func(p *Pool) *time.Duration { return &p.startTimeout }, "10s", "how long a worker has to say Hello").named("start_timeout"),
 	newKey("worker.ready_timeout", duration, func(p *Pool) *time.Duration { return &p.readyTimeout }, "60s", "how long its init function has after that").named("ready_timeout"),
-	newKey("worker.max_tasks", count, func(p *Pool) *int { return &p.maxTasks }, "no limit", "tasks after which a worker is replaced").named("max_tasks_per_worker"),
+	newKey("worker.max_tasks", count(1), func(p *Pool) *int { return &p.maxTasks }, "no limit", "tasks after which a worker is replaced").named("max_tasks_per_worker"),
 	newKey("worker.max_age", duration, func(p *Pool) *time.Duration { return &p.maxAge }, "no limit", "age at which a worker is replaced").named("max_worker_age"),
 	newKey("worker.max_idle", duration, func(p *Pool) *time.Duration { return &p.maxIdle }, "no limit", "time without a task after which a worker stops").named("max_worker_idle"),
-	newKey("worker.min_workers", count, func(p *Pool) *int { return &p.minWorkers }, "0", "how many stay when idle; for max_idle").named("min_workers"),
-	newKey("worker.spares", count, func(p *Pool) *int { return &p.spares }, "0", "workers kept ready to replace others").named("spares"),
+	newKey("worker.min_workers", count(0), func(p *Pool) *int { return &p.minWorkers }, "0", "how many stay when idle; for max_idle").named("min_workers"),
+	newKey("worker.spares", count(0), func(p *Pool) *int { return &p.spares }, "0", "workers kept ready to replace others").named("spares"),
 	newKey("worker.drain_memory", size, func(p *Pool) *int64 { return &p.drainMemory }, "no limit", "resident memory above which a worker is replaced after its task").named("drain_memory"),
 }
 
@@ -185,20 +185,22 @@ func ownGroup() Group {
 // maxCount is more than any limit that the daemon has.
 const maxCount = 1<<31 - 1
 
-var count = kind[int]{
-	placeholder: "N",
-	read: func(v any) (int, error) {
-		n, ok := v.(int64)
-		if !ok {
-			return 0, fmt.Errorf("is %s; it must be a number, without quotes", describe(v))
-		}
-		if n < 1 || n > maxCount {
-			return 0, fmt.Errorf("is %d; it must be 1 to %d. Leave it out for the default", n, maxCount)
-		}
-		return int(n), nil
-	},
-	parse: func(string) (int, error) { return 0, errors.ErrUnsupported }, // no flag is a number
-	show:  strconv.Itoa,
+func count(least int64) kind[int] {
+	return kind[int]{
+		placeholder: "N",
+		read: func(v any) (int, error) {
+			n, ok := v.(int64)
+			if !ok {
+				return 0, fmt.Errorf("is %s; it must be a number, without quotes", describe(v))
+			}
+			if n < least || n > maxCount {
+				return 0, fmt.Errorf("is %d; it must be %d to %d. Leave it out for the default", n, least, maxCount)
+			}
+			return int(n), nil
+		},
+		parse: func(string) (int, error) { return 0, errors.ErrUnsupported }, // no flag is a number
+		show:  strconv.Itoa,
+	}
 }
 
 // units of sizes, longest first where one ends in another.

@@ -31,7 +31,7 @@ func (p Problem) String() string {
 }
 
 // Problems is everything that is wrong, a line each.
-type Problems []Problem
+type Problems []Problem //nolint:errname // each is a Problem, and there is more than one
 
 func (p Problems) Error() string {
 	var lines []string
@@ -64,8 +64,8 @@ func parse(file, text string) (document, Problem) {
 	p := Problem{File: file, What: err.Error()}
 	var bad toml.ParseError
 	if errors.As(err, &bad) {
-		p.Line, p.What = bad.Position.Line, bad.Message
-		p.Col = bad.Position.Start - strings.LastIndexByte(text[:min(bad.Position.Start, len(text))], '\n')
+		before := text[:min(bad.Position.Start, len(text))] // its line may be the next one already
+		p.What, p.Line, p.Col = bad.Message, 1+strings.Count(before, "\n"), len(before)-strings.LastIndexByte(before, '\n')
 	}
 	return d, p
 }

@@ -64,7 +64,7 @@ func plain(err error) error {
 }
 
 // rootsOwn says why somebody else than root could change what lies at a path.
-func rootsOwn(path string) error { return trusted(path, 0) }
+func rootsOwn(path string) error { return trusted(path) }
 
 // maxLinks is how many symbolic links a path may lead through.
 const maxLinks = 40

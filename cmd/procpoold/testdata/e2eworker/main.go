@@ -47,6 +47,15 @@ var (
 		}
 		return lines, nil
 	})
+	_ = workerproc.Func("say", func(_ context.Context, text string) (int, error) {
+		fmt.Println(text)
+		return os.Getpid(), nil
+	})
+	_ = workerproc.Func("die", func(_ context.Context, text string) (int, error) {
+		fmt.Fprintln(os.Stderr, text)
+		os.Exit(3)
+		return 0, nil
+	})
 	_ = workerproc.Func("die_at_3", func(_ context.Context, i int) (int, error) {
 		if i == 3 {
 			return 0, syscall.Kill(os.Getpid(), syscall.SIGKILL)
