@@ -42,14 +42,11 @@ func (p *pool) describe(ctx context.Context) (*pb.Pool, error) {
 		info.Command = append([]string{p.programs[i.Generation].GetPath()}, p.programs[i.Generation].GetArgs()...)
 		info.Starting, info.Idle, info.Busy, info.Calls = uint32(i.Starting), uint32(i.Idle), uint32(i.Busy), uint32(i.Calls)
 		info.PendingTasks, info.DoneTasks = i.Pending, i.Done
-		info.LastExit = p.lastExit.seenBy(p.server.eyes(ctx))
+		info.LastExit = p.lastExit.Load().whole()
 		for _, f := range i.Functions {
 			info.Functions = append(info.Functions, &pb.PoolFunction{Name: f.Name, Encoding: f.Encoding})
 		}
 	})
-	if p.server.eyes(ctx) != nil {
-		info.Command = nil
-	}
 	if errors.Is(err, errPoolEnded) {
 		return info, nil
 	}
@@ -57,7 +54,6 @@ func (p *pool) describe(ctx context.Context) (*pb.Pool, error) {
 }
 
 func (p *pool) describeWorkers(ctx context.Context) (list []*pb.Worker, err error) {
-	sees := p.server.eyes(ctx)
 	err = p.ask(ctx, func(time.Time) {
 		for id, w := range p.workers {
 			info := &pb.Worker{
@@ -71,9 +67,6 @@ func (p *pool) describeWorkers(ctx context.Context) (list []*pb.Worker, err erro
 				info.State, info.DoneTasks, info.Generation = pb.WorkerState(i.Activity), i.Done, uint32(i.Generation)
 				if c := p.calls[i.Call]; c != nil {
 					info.CallId, info.Index, info.Attempt, info.Since = c.id, c.index(i.Seq), uint32(i.Attempt), timestamppb.New(i.Since)
-					if sees != nil && !sees(int64(c.peer.uid)) {
-						info.CallId, info.Index, info.Attempt = "", 0, 0
-					}
 				}
 			}
 			list = append(list, info)
@@ -86,7 +79,6 @@ func (p *pool) describeWorkers(ctx context.Context) (list []*pb.Worker, err erro
 }
 
 func (p *pool) describeCalls(ctx context.Context) (list []*pb.Call, err error) {
-	sees := p.server.eyes(ctx)
 	err = p.ask(ctx, func(time.Time) {
 		for _, i := range p.core.Calls() {
 			c := p.calls[i.ID]
@@ -100,10 +92,6 @@ func (p *pool) describeCalls(ctx context.Context) (list []*pb.Call, err error) {
 			}
 			if !i.OldestSince.IsZero() {
 				info.OldestIndex, info.OldestSince = c.index(i.Oldest), timestamppb.New(i.OldestSince)
-			}
-			if sees != nil && !sees(int64(c.peer.uid)) {
-				info.Id, info.Function, info.Label, info.Program, info.Pid = "", "", "", "", 0
-				info.OldestIndex = 0
 			}
 			list = append(list, info)
 		}

@@ -19,17 +19,18 @@ import (
 // posted, lets the core settle once, and carries out the effects. It never waits for a client, a worker or a process, and
 // nobody who posts waits for it.
 type pool struct {
-	name    string
-	spec    *pb.PoolSpec
-	uid     uint32
-	opened  bool // lives as long as its opener's stream
-	created time.Time
-	server  *Server
-	log     hclog.Logger
-	config  atomic.Pointer[PoolConfig] // nil for a pool that a client has made
-	claimed atomic.Int64               // whose a dedicated pool is; nobody's at first
-	events  *news                      // what its workers write and how they end
-	opener  *feed                      // the same for the opener; nil for a pool without one
+	name     string
+	spec     *pb.PoolSpec
+	uid      uint32
+	opened   bool // lives as long as its opener's stream
+	created  time.Time
+	server   *Server
+	log      hclog.Logger
+	config   atomic.Pointer[PoolConfig] // nil for a pool that a client has made
+	lastExit atomic.Pointer[ending]     // that was not wanted
+	claimed  atomic.Int64               // whose a dedicated pool is; nobody's at first
+	events   *news                      // what its workers write and how they end
+	opener   *feed                      // the same for the opener; nil for a pool without one
 
 	mu     sync.Mutex
 	inbox  []event       // posted, not yet applied
@@ -42,7 +43,6 @@ type pool struct {
 	workers    map[sched.WorkerID]*worker
 	calls      map[sched.CallID]*call
 	byID       map[string]*call
-	lastExit   *ending
 	terminated bool // by somebody, rather than closed and drained
 	lastCall   sched.CallID
 	programs   map[int]*pb.Program   // by generation of workers: the current one, and the one that a restart leads to
@@ -267,18 +267,11 @@ func (p *pool) stateChanged(state sched.State) {
 		p.terminated = true
 		p.log.Info("state", "state", "terminated")
 	case sched.Degraded:
-		p.log.Warn("degraded: workers do not start, trying with one", "last", p.lastReason())
+		p.log.Warn("degraded: workers do not start, trying with one", "last", p.lastExit.Load().whole().GetReason())
 	default:
 		p.log.Info("state", "state", stateName(pb.PoolState(state)))
 	}
 	p.events.state(pb.PoolState(state))
-}
-
-func (p *pool) lastReason() string {
-	if p.lastExit == nil {
-		return ""
-	}
-	return p.lastExit.exit.Reason
 }
 
 // endCall is the end of a call: err is why it was refused, nil if it has had all its outcomes.

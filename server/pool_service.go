@@ -181,14 +181,14 @@ func (ps *poolService) GetPool(ctx context.Context, r *pb.GetPoolRequest) (*pb.G
 	if rerr != nil {
 		return nil, rerr
 	}
-	return &pb.GetPoolResponse{Pool: info}, nil
+	return &pb.GetPoolResponse{Pool: ps.server.veilPool(ctx, p, info)}, nil
 }
 
 func (ps *poolService) ListPools(ctx context.Context, _ *pb.ListPoolsRequest) (*pb.ListPoolsResponse, error) {
 	out := &pb.ListPoolsResponse{}
 	for _, p := range ps.server.allPools() {
 		if info, err := p.describe(ctx); err == nil {
-			out.Pools = append(out.Pools, info)
+			out.Pools = append(out.Pools, ps.server.veilPool(ctx, p, info))
 		}
 	}
 	return out, context.Cause(ctx)
@@ -215,6 +215,7 @@ func (ps *poolService) ListWorkers(ctx context.Context, r *pb.ListWorkersRequest
 	for _, p := range pools {
 		list, err := p.describeWorkers(ctx)
 		if err == nil {
+			ps.server.veilWorkers(ctx, list)
 			out.Workers = append(out.Workers, list...)
 		}
 	}
@@ -233,6 +234,7 @@ func (ps *poolService) ListCalls(ctx context.Context, r *pb.ListCallsRequest) (*
 			slices.SortFunc(list, func(a, b *pb.Call) int {
 				return cmp.Or(a.Started.AsTime().Compare(b.Started.AsTime()), cmp.Compare(a.Id, b.Id))
 			})
+			ps.server.veilCalls(ctx, list)
 			out.Calls = append(out.Calls, list...)
 		}
 	}

@@ -16,10 +16,13 @@ import (
 type tenant struct {
 	holds []hold // chunks that it has; owned by the pool's owner
 
-	mu   sync.Mutex
-	uid  int64 // whose tasks it has, or had last; nobody, if it has had none, or has those of several users
-	page int   // of its output, which belongs to uid; see workerproc.Process.Turn
+	mu    sync.Mutex
+	pages []int64 // whose each page of its output is (see workerproc.Process.Turn): a uid, or nobody, because there was no task or tasks of several users
+	first int     // number of the first one in pages
 }
+
+// maxPages is how many pages are remembered.
+const maxPages = 64
 
 // hold is a chunk at a worker.
 type hold struct {
@@ -40,43 +43,47 @@ func (w *worker) lend(c *sched.Chunk) {
 	w.takeStock()
 }
 
-// takeStock finds out whose tasks the worker has. It turns a page of output when they are those of one user, and were not before: all that it has written
-// for others has been written by then, as a worker's results come after its task's output.
+// takeStock finds out whose tasks the worker has, and turns a page of its output if that has changed. All that it wrote for others has been written by
+// then, as the results of tasks come after their output.
 func (w *worker) takeStock() {
 	t := &w.tenant
 	held := t.holds[:0]
-	uid, mixed := nobody, false
+	mixed := false
 	for _, h := range t.holds {
-		if w.pool.core.Held(w.id, h.chunk) == nil {
-			continue
+		if w.pool.core.Held(w.id, h.chunk) != nil {
+			held = append(held, h)
+			mixed = mixed || h.uid != held[0].uid
 		}
-		held = append(held, h)
-		mixed = mixed || (uid != nobody && h.uid != uid)
-		uid = h.uid
 	}
 	t.holds = held
+	if len(held) == 0 || w.proc == nil {
+		return // what it writes now belongs to the task before; or it is said to have begun in a moment
+	}
+	now := held[0].uid
+	if mixed {
+		now = nobody
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	switch {
-	case mixed:
-		t.uid = nobody
-	case uid != nobody && uid != t.uid:
-		t.uid = uid
-		t.page++
-		if w.proc != nil {
-			w.proc.Turn(t.page)
-		}
+	if t.pages[len(t.pages)-1] == now {
+		return
 	}
+	if len(t.pages) == maxPages {
+		t.pages = append(t.pages[:0], t.pages[1:]...)
+		t.first++
+	}
+	t.pages = append(t.pages, now)
+	w.proc.Turn(t.first + len(t.pages) - 1)
 }
 
 // wroteFor is whose a page of the worker's output is: a uid, or nobody.
 func (t *tenant) wroteFor(page int) int64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if page != t.page {
-		return nobody
+	if i := page - t.first; i >= 0 && i < len(t.pages) {
+		return t.pages[i]
 	}
-	return t.uid
+	return nobody
 }
 
 // ending is the end of a worker process, and who may know what of it.
@@ -89,10 +96,18 @@ type ending struct {
 // end is the end of the worker, on the owner's goroutine.
 func (w *worker) end(why *pb.WorkerExit, exit workerproc.Exit) *ending {
 	e := &ending{exit: why, owner: w.tenant.wroteFor(exit.Page), how: exit.String()}
-	if w.tenant.page == 0 {
+	if exit.Page == 0 {
 		e.how = why.Reason // it has had no task, so all this is about the program and nobody's
 	}
 	return e
+}
+
+// whole is all of it; nil for none.
+func (e *ending) whole() *pb.WorkerExit {
+	if e == nil {
+		return nil
+	}
+	return e.exit
 }
 
 // exitFor is what a client may know of an end that cost it a task or a call.

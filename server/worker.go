@@ -58,7 +58,7 @@ type process interface {
 func (p *pool) spawn(id sched.WorkerID, program *pb.Program) {
 	w := &worker{
 		id: id, name: fmt.Sprintf("%s-%d", p.name, id), pool: p, program: program, started: time.Now(),
-		born: make(chan struct{}), attached: make(chan struct{}), tenant: tenant{uid: nobody},
+		born: make(chan struct{}), attached: make(chan struct{}), tenant: tenant{pages: []int64{nobody}},
 	}
 	w.out.init()
 	if _, err := rand.Read(w.token[:]); err != nil {
@@ -214,7 +214,7 @@ func (w *worker) gone(now time.Time, exit sched.Exit, end *ending) {
 	w.out.close()
 	stopped := exit.Kind == sched.ExitClean && w.identity != "" || w.retired != sched.NoReason
 	if !stopped && w.killed != sched.PoolTerminated {
-		p.lastExit = end
+		p.lastExit.Store(end)
 		p.log.Warn("worker ended", "worker", w.name, "pid", why.Pid, "reason", why.Reason)
 	} else {
 		p.log.Debug("worker ended", "worker", w.name, "pid", why.Pid, "reason", why.Reason)

@@ -27,9 +27,17 @@ type lines struct {
 	crash []said    // the first lines of the last crash; nil: none has been seen
 	when  time.Time // it was read
 	since int       // lines since it began
-	page  int       // what is written now belongs to this page…
-	from  [2]int64  // …which begins here in stdout and stderr
+	pages []page    // that have begun, the last ones
 }
+
+// page is a part of what a worker writes; see Process.Turn.
+type page struct {
+	number int
+	from   [2]int64 // where it begins in stdout and stderr
+}
+
+// maxPages is how many pages back a line may be read.
+const maxPages = 64
 
 // said is a line, cut, and where it begins.
 type said struct {
@@ -44,7 +52,7 @@ const (
 	crashEnds  = 10_000 // lines after which the worker has survived what looked like a crash
 )
 
-func newLines(sink func(Line)) *lines { return &lines{sink: sink} }
+func newLines(sink func(Line)) *lines { return &lines{sink: sink, pages: make([]page, 1, 2)} }
 
 // read reads a stream until its end. It never stops before, however long a line is.
 func (l *lines) read(r io.Reader, stream int) {
@@ -86,22 +94,30 @@ func skipLine(b *bufio.Reader) (n int, err error) {
 }
 
 // turn begins a page. from is where it does in stdout and stderr.
-func (l *lines) turn(page int, from [2]int64) {
+func (l *lines) turn(number int, from [2]int64) {
 	l.mu.Lock()
-	l.page, l.from = page, from
-	l.mu.Unlock()
+	defer l.mu.Unlock()
+	if len(l.pages) == maxPages {
+		l.pages = append(l.pages[:0], l.pages[1:]...)
+	}
+	l.pages = append(l.pages, page{number, from})
 }
 
-// new tells whether a line is of the page that has been turned to last.
-func (l *lines) new(s said) bool { return s.at >= l.from[s.stream-1] }
+// pageOf is the page on which a line begins; noPage for one that is too long ago.
+func (l *lines) pageOf(s said) int {
+	for _, p := range slices.Backward(l.pages) {
+		if s.at >= p.from[s.stream-1] {
+			return p.number
+		}
+	}
+	return noPage
+}
 
 // add takes a line that begins at a place of its stream.
 func (l *lines) add(line Line, at int64) {
 	l.mu.Lock()
 	text := said{validUTF8(string(line.Text[:min(len(line.Text), 1000)])), line.Stream, at}
-	if line.Page = l.page; !l.new(text) {
-		line.Page = noPage
-	}
+	line.Page = l.pageOf(text)
 	switch l.since++; {
 	case crashStart.MatchString(text.text):
 		l.crash, l.since = append(make([]said, 0, crashLines), text), 0
@@ -128,19 +144,20 @@ var crashStart = regexp.MustCompile(`^(panic:|fatal error:|SIG[A-Z]+:|unexpected
 
 // report is the crash report of a worker whose task began at a time: up to 40 lines from the last one since then that begins a crash, else the last
 // 20, but none of an earlier page. What was read before was written before, and survived.
-func (l *lines) report(began time.Time) (report []string, page int) {
+func (l *lines) report(began time.Time) (report []string, number int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	number = l.pages[len(l.pages)-1].number
 	lines := append(slices.Clone(l.last[l.first:]), l.last[:l.first]...)
-	if l.crash != nil && !l.when.Before(began) && l.new(l.crash[0]) {
+	if l.crash != nil && !l.when.Before(began) && l.pageOf(l.crash[0]) == number {
 		lines = l.crash
 	}
 	for _, s := range lines {
-		if l.new(s) {
+		if l.pageOf(s) == number {
 			report = append(report, s.text)
 		}
 	}
-	return report, l.page
+	return report, number
 }
 
 // outPipe is one of the two streams of a worker, and how much of it has been read.

@@ -56,7 +56,7 @@ func TestAPageBeginsWithWhatIsWrittenAfterIt(t *testing.T) {
 	for _, line := range got {
 		pages = append(pages, fmt.Sprintf("%d %s", line.Page, line.Text))
 	}
-	if got, want := strings.Join(pages, "|"), "-1 panic: first|-1 second|-1 begun there, ended here|2 third"; got != want {
+	if got, want := strings.Join(pages, "|"), "0 panic: first|1 second|1 begun there, ended here|2 third"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	if report, page := l.report(time.Time{}); strings.Join(report, "|") != "third" || page != 2 {

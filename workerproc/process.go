@@ -38,7 +38,7 @@ type Line struct {
 	Text      []byte
 	Truncated bool // it was longer than 64 KiB
 	Partial   bool // it ended without a newline
-	Page      int  // see Process.Turn; −1 for an earlier one than the last
+	Page      int  // that it began on; see Process.Turn. −1: one that was over long before the line was read
 }
 
 const noPage = -1
