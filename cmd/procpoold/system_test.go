@@ -12,7 +12,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -575,4 +577,46 @@ func TestSystemModeReadsWhatIsRootsAlone(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Tiny tasks of two users are handed to a worker ahead, so that it has those of both at the same time.
+func TestSystemModeKeepsOutputApartUnderLoad(t *testing.T) {
+	t.Parallel()
+	s := newPremises(t)
+	s.pool(t, "p", "workers = 2\n")
+	d := s.start(t)
+	var wg sync.WaitGroup
+	for who, word := range map[*person]string{anna: "words of anna", bert: "words of bert"} {
+		pool := poolOf(t, who.dial(t, d), "p")
+		wg.Go(func() {
+			items := slices.Repeat([]string{word}, 400) // fewer than the daemon keeps
+			if _, err := client.Map(t.Context(), pool, say, items); err != nil {
+				t.Errorf("uid %d: %v", who.uid, err)
+			}
+			if _, err := client.Apply(t.Context(), pool, perish, "last "+word); !errors.Is(err, client.ErrWorkerLost) {
+				t.Errorf("uid %d: %v, want a lost worker", who.uid, err)
+			} else if other := map[*person]string{anna: "bert", bert: "anna"}[who]; strings.Contains(err.Error(), other) || strings.Contains(fmt.Sprint(crashOf(err)), other) {
+				t.Errorf("uid %d is told %v, %q", who.uid, err, crashOf(err))
+			}
+		})
+	}
+	wg.Wait()
+	for who, foreign := range map[*person][]string{anna: {"bert"}, bert: {"anna"}, service: {"anna", "bert"}} {
+		all := news(t, who, d)
+		for _, word := range foreign {
+			if strings.Contains(all, word) {
+				t.Errorf("uid %d reads %d times %q", who.uid, strings.Count(all, word), word)
+			}
+		}
+		t.Logf("uid %d reads %d lines of anna, %d of bert", who.uid, strings.Count(all, "anna"), strings.Count(all, "bert"))
+	}
+}
+
+// crashOf is the crash report in an error.
+func crashOf(err error) []string {
+	var task *client.TaskError
+	if !errors.As(err, &task) || task.Exit == nil {
+		return nil
+	}
+	return task.Exit.CrashReport
 }
