@@ -51,7 +51,7 @@ type process interface {
 	Hold(f func(pid, pidfd int)) bool // see workerproc.Process, also for the following
 	Memory() int64
 	Outgrown(limit int64) (bytes int64, yes bool)
-	Turn(page int)                    // of its output
+	Turn(page int) // of its output
 }
 
 // spawn starts a worker process. Forking takes a while, so it is not done here but by the goroutine that then waits for the process.
