@@ -95,7 +95,7 @@ func (b *budget) enter(uid uint32) (*usage, *refusal) {
 	}
 	for _, x := range []*usage{u, &b.total} {
 		if x.streams >= x.limits.Streams {
-			return nil, exceeded(x, "streams", x.limits.Streams)
+			return nil, exceeded(x.who, "streams", x.limits.Streams)
 		}
 	}
 	u.streams++
@@ -113,24 +113,43 @@ func (b *budget) leave(uid uint32, u *usage) {
 	}
 }
 
-// open begins a call. It belongs to an RPC.
-func (b *budget) open(c *call) *refusal {
+// callers are who has calls in a pool.
+type callers struct {
+	all int
+	by  map[uint32]int
+}
+
+// open begins a call in a pool. It belongs to an RPC.
+func (b *budget) open(c *call, p *pool) *refusal {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	u := b.users[c.peer.uid]
-	for _, x := range []*usage{u, &b.total} {
-		if x.calls >= x.limits.Calls {
-			return exceeded(x, "calls", x.limits.Calls)
+	if most := p.config.Load(); most != nil {
+		if most.Calls > 0 && p.callers.all >= most.Calls {
+			return exceeded(fmt.Sprintf("pool %q", p.name), "calls", most.Calls).of(p.name)
+		}
+		if most.CallsPerUser > 0 && p.callers.by[c.peer.uid] >= most.CallsPerUser {
+			return exceeded(fmt.Sprintf("pool %q, uid %d", p.name, c.peer.uid), "calls", most.CallsPerUser).of(p.name)
 		}
 	}
-	c.user = u
+	for _, x := range []*usage{u, &b.total} {
+		if x.calls >= x.limits.Calls {
+			return exceeded(x.who, "calls", x.limits.Calls)
+		}
+	}
+	c.user, c.callers = u, &p.callers
 	u.calls++
 	b.total.calls++
+	c.callers.all++
+	if c.callers.by == nil {
+		c.callers.by = make(map[uint32]int)
+	}
+	c.callers.by[c.peer.uid]++
 	return nil
 }
 
-func exceeded(u *usage, things string, n int) *refusal {
-	return refuse(pb.Reason_REASON_LIMIT, "%s: %d %s at a time is the limit; try again when one has ended (procpool calls lists them), or send more items in one call", u.who, n, things)
+func exceeded(who, things string, n int) *refusal {
+	return refuse(pb.Reason_REASON_LIMIT, "%s: %d %s at a time is the limit; try again when one has ended (procpool calls lists them), or send more items in one call", who, n, things)
 }
 
 // close ends a call: whatever it had in the daemon is not its user's any more.
@@ -142,6 +161,10 @@ func (b *budget) close(c *call) {
 	b.mu.Lock()
 	c.user.calls--
 	b.total.calls--
+	c.callers.all--
+	if c.callers.by[c.peer.uid]--; c.callers.by[c.peer.uid] == 0 {
+		delete(c.callers.by, c.peer.uid)
+	}
 	b.mu.Unlock()
 }
 

@@ -43,7 +43,8 @@ type call struct {
 	// The window: what has been accepted and not yet been written back to the client. The receiver reads no more while it is full.
 	heldItems int
 	heldBytes int
-	user      *usage // what it counts against, beside its window
+	user      *usage   // what it counts against, beside its window
+	callers   *callers // those of its pool, under the budget's mu
 	charged   struct {
 		items, bytes int
 		closed       bool

@@ -178,7 +178,7 @@ func (s *Server) openCall(ctx context.Context, m *pb.MapRequest, single, json bo
 	}
 	c := newCall(id, spec, m.Label, peer)
 	c.json = json
-	if refused := s.budget.open(c); refused != nil {
+	if refused := s.budget.open(c, p); refused != nil {
 		return nil, nil, refused
 	}
 	if refused := s.rememberCall(p, c); refused != nil {

@@ -26,6 +26,8 @@ type PoolConfig struct {
 	// TaskTimeout and MaxAttempts are for calls that do not say. Zero: no timeout, and one attempt.
 	TaskTimeout time.Duration
 	MaxAttempts int
+	// Calls and CallsPerUser are how many calls there may be at a time. Zero: no limit but the daemon's.
+	Calls, CallsPerUser int
 	// Dedicated keeps the pool to one user: the first who makes a call, as long as the pool lives.
 	Dedicated bool
 }
@@ -103,6 +105,7 @@ func (s *Server) reconfigure(have *configured, c PoolConfig) error {
 		have.TaskTimeout, have.MaxAttempts = c.TaskTimeout, c.MaxAttempts
 		p.log.Info("new defaults for calls", "task_timeout", c.TaskTimeout, "max_attempts", c.MaxAttempts)
 	}
+	have.Calls, have.CallsPerUser = c.Calls, c.CallsPerUser
 	p.config.Store(&c)
 	if have.Spec.Workers != c.Spec.Workers {
 		workers := c.Spec.Workers

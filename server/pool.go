@@ -28,6 +28,7 @@ type pool struct {
 	log      hclog.Logger
 	config   atomic.Pointer[PoolConfig] // nil for a pool that a client has made
 	lastExit atomic.Pointer[ending]     // that was not wanted
+	callers  callers                    // under the budget's mu
 	claimed  atomic.Int64               // whose a dedicated pool is; nobody's at first
 	events   *news                      // what its workers write and how they end
 	opener   *feed                      // the same for the opener; nil for a pool without one

@@ -139,7 +139,7 @@ func serve(ctx context.Context, cfg *config.Config, load func() (*config.Config,
 		return exitFailure, err
 	}
 	s, err := server.New(server.Config{
-		Dir: filepath.Dir(cfg.Addr), Addr: cfg.Addr, SocketMode: cfg.SocketMode, System: system, DrainTimeout: cfg.DrainTimeout, Logger: log,
+		Dir: filepath.Dir(cfg.Addr), Addr: cfg.Addr, SocketMode: cfg.SocketMode, System: system, Cgroup: cfg.Cgroup, PerUser: cfg.Limits(), DrainTimeout: cfg.DrainTimeout, Logger: log,
 	})
 	if err != nil {
 		return exitFailure, err

@@ -26,8 +26,14 @@ type Config struct {
 	DrainTimeout time.Duration
 	LogLevel     string
 	LogFormat    string
+	Cgroup       string
 	ConfDir      string
 	Pools        []Pool // by name
+
+	limitCalls   int
+	limitStreams int
+	limitItems   int
+	limitBytes   int64
 
 	mode   string
 	origin map[string]string // where each key's value comes from
@@ -37,6 +43,11 @@ type Config struct {
 type Group struct {
 	Name string // as it was given
 	GID  uint32
+}
+
+// Limits are those of one user. What is not configured is zero, and has the daemon's default.
+func (c *Config) Limits() server.Limits {
+	return server.Limits{Calls: c.limitCalls, Streams: c.limitStreams, Items: c.limitItems, Bytes: int(c.limitBytes)}
 }
 
 // Source is where the configuration of a process comes from.
@@ -187,6 +198,7 @@ func (c *Config) complete(file string) (problems Problems) {
 	c.DrainTimeout = cmp.Or(c.DrainTimeout, 60*time.Second)
 	c.LogLevel = cmp.Or(c.LogLevel, "info")
 	c.LogFormat = cmp.Or(c.LogFormat, "text")
+	c.Cgroup = cmp.Or(c.Cgroup, "auto")
 	c.ConfDir = cmp.Or(c.ConfDir, filepath.Join(filepath.Dir(file), "conf.d"))
 	if c.System {
 		c.Addr = cmp.Or(c.Addr, systemAddr)

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/procpool/procpool/server"
 )
 
 // files writes files into a directory of its own, and returns it.
@@ -87,6 +89,11 @@ max_idle = "3m"
 min_workers = 1
 spares = 1
 drain_memory = "1536MiB"
+max_memory = "2GiB"
+max_processes = 50
+[limits]
+calls = 9
+calls_per_user = 3
 `, "conf.d/count.toml~": "an editor's", "conf.d/.#x.toml": "another's"})
 	if err != nil {
 		t.Fatal(err)
@@ -99,8 +106,9 @@ drain_memory = "1536MiB"
 	p.Spec.Program.Env = nil
 	got := fmt.Sprint(p.Spec.Name, " ", p.Spec.Program.Path, p.Spec.Program.Args, p.Spec.Program.Dir, " ", p.Spec.Workers, p.Spec.Peer, p.Dedicated, p.TaskTimeout, p.MaxAttempts, " ",
 		p.Spec.CancelGrace.AsDuration(), p.Spec.KillDelay.AsDuration(), p.Spec.StartTimeout.AsDuration(), p.Spec.ReadyTimeout.AsDuration(), " ",
-		p.Spec.MaxTasksPerWorker, p.Spec.MaxWorkerAge.AsDuration(), p.Spec.MaxWorkerIdle.AsDuration(), " ", p.Spec.MinWorkers, p.Spec.Spares, p.Spec.DrainMemory)
-	if want := "count /bin/sh[-c exec worker]/ 3 PEER_MATCH_GROUP true 1m30s 2 1s 500ms 3s 4s 100 2h0m0s 3m0s 1 1 1610612736"; got != want {
+		p.Spec.MaxTasksPerWorker, p.Spec.MaxWorkerAge.AsDuration(), p.Spec.MaxWorkerIdle.AsDuration(), " ", p.Spec.MinWorkers, p.Spec.Spares, p.Spec.DrainMemory,
+		p.Spec.MaxMemory, p.Spec.MaxProcesses, p.Calls, p.CallsPerUser)
+	if want := "count /bin/sh[-c exec worker]/ 3 PEER_MATCH_GROUP true 1m30s 2 1s 500ms 3s 4s 100 2h0m0s 3m0s 1 1 1610612736 2147483648 50 9 3"; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	for _, want := range []string{"SECRET=token", "REPLACED=yes", "PATH="} {
@@ -122,6 +130,38 @@ drain_memory = "1536MiB"
 	}
 	if want := filepath.Join(dir, "conf.d/count.toml:20"); !strings.Contains(out.String(), `drain_memory = "1536MiB"`) || !strings.Contains(out.String(), want) {
 		t.Errorf("%s\nlacks drain_memory or %s", out.String(), want)
+	}
+}
+
+func TestTheCommandOfALineWorkerIsRunByThisProgram(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for keys, want := range map[string]string{
+		"lines = true":                   "[line-worker strings newline /bin/sh -c cat]",
+		"json_lines = true\nnull = true": "[line-worker values nul /bin/sh -c cat]",
+	} {
+		c, _, err := load(t, map[string]string{"procpoold.toml": "", "conf.d/a.toml": "command = [\"/bin/sh\", \"-c\", \"cat\"]\ndir = \"/\"\n" + keys + "\n"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p := c.Pools[0].Config().Spec.Program; p.Path != self || fmt.Sprint(p.Args) != want || p.Dir != "/" || len(p.Env) == 0 {
+			t.Errorf("%s: got %s %v in %q, want %s %s in /", keys, p.Path, p.Args, p.Dir, self, want)
+		}
+	}
+}
+
+func TestLimitsAndCgroupOfTheDaemon(t *testing.T) {
+	c, _, err := load(t, map[string]string{"procpoold.toml": "limit_calls = 5\nlimit_streams = 6\nlimit_items = 7\nlimit_bytes = \"8MiB\"\ncgroup = \"off\"\n"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprintf("%+v %s", c.Limits(), c.Cgroup); got != "{Calls:5 Streams:6 Items:7 Bytes:8388608} off" {
+		t.Errorf("got %s", got)
+	}
+	if c, _, err = load(t, map[string]string{"procpoold.toml": ""}); err != nil || c.Cgroup != "auto" || c.Limits() != (server.Limits{}) {
+		t.Errorf("without a word: got %+v, %v", c, err)
 	}
 }
 

@@ -67,6 +67,12 @@ var daemonKeys = []key[Config]{
 	newKey("drain_timeout", duration, func(c *Config) *time.Duration { return &c.DrainTimeout }, "60s", "how long accepted calls may go on after SIGTERM"),
 	newKey("log_level", oneOf("trace", "debug", "info", "warn", "error"), func(c *Config) *string { return &c.LogLevel }, "info", "how much it logs"),
 	newKey("log_format", oneOf("text", "json"), func(c *Config) *string { return &c.LogFormat }, "text", "how it logs"),
+	newKey("cgroup", place, func(c *Config) *string { return &c.Cgroup }, "auto",
+		"where workers have cgroups of their own: auto, below the daemon's if that has been delegated; off; or a directory"),
+	newKey("limit_calls", count(1), func(c *Config) *int { return &c.limitCalls }, "4096", "calls of one user at a time; all users together have four times that"),
+	newKey("limit_streams", count(1), func(c *Config) *int { return &c.limitStreams }, "8192", "streams of one user at a time, likewise"),
+	newKey("limit_items", count(1), func(c *Config) *int { return &c.limitItems }, "1048576", "items of one user in the daemon, likewise"),
+	newKey("limit_bytes", size, func(c *Config) *int64 { return &c.limitBytes }, "256MiB", "bytes of one user in the daemon, likewise"),
 	newKey("conf_dir", path("DIR", systemDir+"/conf.d"), func(c *Config) *string { return &c.ConfDir }, "conf.d beside the configuration file", "directory with a file NAME.toml for each pool"),
 }
 
@@ -77,6 +83,9 @@ var poolKeys = []key[Pool]{
 	newKey("env", environment, func(p *Pool) *map[string]string { return &p.env }, "the daemon's", "environment, beside the daemon's"),
 	newKey("workers", count(1), func(p *Pool) *int { return &p.workers }, "usable CPUs", "how many").named("workers"),
 	newKey("peer", oneOf(slices.Sorted(maps.Keys(peers))...), func(p *Pool) *string { return &p.peer }, "exact", "which process may say Hello for a worker").named("peer"),
+	newKey("lines", boolean, func(p *Pool) *bool { return &p.lines }, "false", "the program answers a line with a line: a line worker"),
+	newKey("json_lines", boolean, func(p *Pool) *bool { return &p.jsonLines }, "false", "the same, and each line is a JSON value"),
+	newKey("null", boolean, func(p *Pool) *bool { return &p.null }, "false", "its lines end with NUL"),
 	newKey("dedicated", boolean, func(p *Pool) *bool { return &p.dedicated }, "false", "keep the pool to the first user who makes a call"),
 
 	newKey("task.timeout", duration, func(p *Pool) *time.Duration { return &p.taskTimeout }, "none", "how long a task may run, if its call does not say"),
@@ -92,6 +101,11 @@ var poolKeys = []key[Pool]{
 	newKey("worker.min_workers", count(0), func(p *Pool) *int { return &p.minWorkers }, "0", "how many stay when idle; for max_idle").named("min_workers"),
 	newKey("worker.spares", count(0), func(p *Pool) *int { return &p.spares }, "0", "workers kept ready to replace others").named("spares"),
 	newKey("worker.drain_memory", size, func(p *Pool) *int64 { return &p.drainMemory }, "no limit", "resident memory above which a worker is replaced after its task").named("drain_memory"),
+	newKey("worker.max_memory", size, func(p *Pool) *int64 { return &p.maxMemory }, "no limit", "memory of a worker and its children above which they are killed").named("max_memory"),
+	newKey("worker.max_processes", count(1), func(p *Pool) *int { return &p.maxProcesses }, "no limit", "processes and threads of a worker and its children; needs a cgroup").named("max_processes"),
+
+	newKey("limits.calls", count(1), func(p *Pool) *int { return &p.calls }, "no limit", "calls at a time"),
+	newKey("limits.calls_per_user", count(1), func(p *Pool) *int { return &p.callsPerUser }, "no limit", "those of one user"),
 }
 
 // Kinds of values.
@@ -125,6 +139,26 @@ func path(placeholder, example string) kind[string] {
 	}
 	return k
 }
+
+// place is where cgroups are.
+var place = func() kind[string] {
+	k := path("auto|off|DIR", "/sys/fs/cgroup/procpool")
+	word := func(s string) bool { return s == "auto" || s == "off" }
+	parse, read := k.parse, k.read
+	k.parse = func(s string) (string, error) {
+		if word(s) {
+			return s, nil
+		}
+		return parse(s)
+	}
+	k.read = func(v any) (string, error) {
+		if s, ok := v.(string); ok && word(s) {
+			return s, nil
+		}
+		return read(v)
+	}
+	return k
+}()
 
 func oneOf(words ...string) kind[string] {
 	return ofString(strings.Join(words, "|"), words[0], func(s string) (string, error) {
@@ -186,6 +220,12 @@ func ownGroup() Group {
 const maxCount = 1<<31 - 1
 
 func count(least int64) kind[int] {
+	within := func(n int64) (int, error) {
+		if n < least || n > maxCount {
+			return 0, fmt.Errorf("is %d; it must be %d to %d. Leave it out for the default", n, least, maxCount)
+		}
+		return int(n), nil
+	}
 	return kind[int]{
 		placeholder: "N",
 		read: func(v any) (int, error) {
@@ -193,13 +233,16 @@ func count(least int64) kind[int] {
 			if !ok {
 				return 0, fmt.Errorf("is %s; it must be a number, without quotes", describe(v))
 			}
-			if n < least || n > maxCount {
-				return 0, fmt.Errorf("is %d; it must be %d to %d. Leave it out for the default", n, least, maxCount)
-			}
-			return int(n), nil
+			return within(n)
 		},
-		parse: func(string) (int, error) { return 0, errors.ErrUnsupported }, // no flag is a number
-		show:  strconv.Itoa,
+		parse: func(s string) (int, error) {
+			n, err := strconv.ParseInt(s, 10, 64)
+			if err != nil {
+				return 0, fmt.Errorf("is %q; it must be a number", s)
+			}
+			return within(n)
+		},
+		show: strconv.Itoa,
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 
 	pb "github.com/procpool/procpool/proto/procpool/v1"
 	"github.com/procpool/procpool/server"
+	"github.com/procpool/procpool/workerproc/lines"
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
@@ -21,6 +22,9 @@ type Pool struct {
 	env       map[string]string
 	workers   int
 	peer      string
+	lines     bool
+	jsonLines bool
+	null      bool
 	dedicated bool
 
 	taskTimeout time.Duration
@@ -36,6 +40,11 @@ type Pool struct {
 	minWorkers   int
 	spares       int
 	drainMemory  int64
+	maxMemory    int64
+	maxProcesses int
+
+	calls        int
+	callsPerUser int
 
 	origin map[string]string
 }
@@ -44,7 +53,8 @@ type Pool struct {
 func (p *Pool) Config() server.PoolConfig {
 	spec := &pb.PoolSpec{
 		Name: p.Name, Workers: uint32(p.workers), Peer: peers[p.peer],
-		Program: &pb.Program{Path: p.command[0], Args: p.command[1:], Dir: p.dir, Env: p.environment()},
+		Program:   p.program(),
+		MaxMemory: uint64(p.maxMemory), MaxProcesses: uint32(p.maxProcesses),
 
 		MaxTasksPerWorker: uint32(p.maxTasks), MinWorkers: uint32(p.minWorkers), Spares: uint32(p.spares), DrainMemory: uint64(p.drainMemory),
 	}
@@ -60,7 +70,27 @@ func (p *Pool) Config() server.PoolConfig {
 			*d.to = durationpb.New(d.from)
 		}
 	}
-	return server.PoolConfig{Spec: spec, TaskTimeout: p.taskTimeout, MaxAttempts: p.maxAttempts, Dedicated: p.dedicated}
+	return server.PoolConfig{
+		Spec: spec, TaskTimeout: p.taskTimeout, MaxAttempts: p.maxAttempts, Calls: p.calls, CallsPerUser: p.callsPerUser, Dedicated: p.dedicated,
+	}
+}
+
+// program is what its workers run: the command, or for lines the adapter with the command, which is this program once more.
+func (p *Pool) program() *pb.Program {
+	program := &pb.Program{Path: p.command[0], Args: p.command[1:]}
+	if p.lines || p.jsonLines {
+		form := lines.Strings
+		if p.jsonLines {
+			form = lines.Values
+		}
+		self, err := os.Executable()
+		if err != nil {
+			self = "/proc/self/exe" // it has no /proc, and the pool will say so
+		}
+		program = lines.Spec{Command: p.command, Form: form, Null: p.null}.Program(self)
+	}
+	program.Dir, program.Env = p.dir, p.environment()
+	return program
 }
 
 var peers = map[string]pb.PeerMatch{
