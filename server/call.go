@@ -28,7 +28,13 @@ type call struct {
 	started time.Time
 	json    bool // items came as JSON, and results go back as such
 
-	cancelledBy string // who has cancelled it, or tasks of it; owned by the pool's owner
+	// Owned by the pool's owner.
+	cancelledBy string // who has cancelled it, or tasks of it
+	cancelled   bool   // all of it
+	items       uint64 // that have come
+	outcomes    uint64 // that its tasks have had
+	failures    uint64 // of these: the ones without a result
+	tally       *FunctionTally
 
 	mu      sync.Mutex
 	next    wire.CallResponse // outcomes that wait for the handler
@@ -465,7 +471,11 @@ func (c *call) add(p *pool, m *wire.CallRequest) *refusal {
 	}
 	c.mu.Unlock()
 	items := sched.Items{N: n, Small: m.Items.Small, Sizes: m.Items.Sizes, ItemSize: m.Items.ItemSize, Ref: seg}
-	p.post(func(now time.Time) { p.core.Add(now, c.key, items) })
+	p.post(func(now time.Time) {
+		c.items += uint64(n)
+		p.tally.ItemBytes += uint64(len(seg.batch.Data))
+		p.core.Add(now, c.key, items)
+	})
 	return nil
 }
 

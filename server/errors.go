@@ -83,3 +83,8 @@ func unknownCall(id string) *refusal {
 }
 
 var errStopping = refuse(pb.Reason_REASON_STOPPING, "the daemon is stopping; try again when it is back")
+
+// reasonName is a reason in a word of lower case, as in logs and metrics.
+func reasonName(r pb.Reason) string {
+	return strings.ToLower(strings.TrimPrefix(r.String(), "REASON_"))
+}

@@ -84,4 +84,8 @@ func (s *Server) endFollowers() {
 		f.end()
 	}
 	clear(s.followers)
+	for w := range s.watchers {
+		w.end()
+	}
+	clear(s.watchers)
 }

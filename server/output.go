@@ -76,6 +76,7 @@ func (w *worker) wrote(line workerproc.Line) {
 		return
 	}
 	p := w.pool
+	p.lines.Add(1)
 	p.events.output(&pb.WorkerOutput{
 		Worker: w.name, Pid: int64(line.Pid), Stream: uint32(line.Stream), Line: line.Text, Truncated: line.Truncated, Partial: line.Partial,
 		Time: timestamppb.New(now),
@@ -91,6 +92,7 @@ func (w *worker) reportDropped(pid int) {
 	if n == 0 {
 		return
 	}
+	w.pool.lostLines.Add(n)
 	w.pool.events.output(&pb.WorkerOutput{
 		Worker: w.name, Pid: int64(pid), Stream: 2, Time: timestamppb.Now(),
 		Line: fmt.Appendf(nil, "procpool: %d lines dropped: more than %d or %d MiB of them in a second", n, lineRate, byteRate>>20),

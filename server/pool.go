@@ -33,6 +33,10 @@ type pool struct {
 	events   *news                      // what its workers write and how they end
 	opener   *feed                      // the same for the opener; nil for a pool without one
 
+	lines     atomic.Uint64 // that its workers wrote…
+	lostLines atomic.Uint64 // …and those of them that were dropped
+	cpuShown  time.Duration // by Stats; under Server.statsMu
+
 	mu     sync.Mutex
 	inbox  []event       // posted, not yet applied
 	awake  chan struct{} // one slot: inbox is not empty
@@ -50,6 +54,8 @@ type pool struct {
 	restarting *restart              // nil: nobody waits for one
 	procs      sync.WaitGroup        // one per process
 	heard      []*wire.AttachRequest // messages of workers in this round: what the core hands out leads back to them
+	tally      Tally                 // read by others when joined is closed
+	watchers   map[*watcher]bool     // true: the end of the pool is the end of what it hears
 }
 
 // event is something that happened, applied to the pool by its owner.
@@ -66,6 +72,8 @@ func newPool(s *Server, spec *pb.PoolSpec, uid uint32, opened bool) *pool {
 		byID:     make(map[string]*call),
 		events:   newNews(),
 		programs: map[int]*pb.Program{1: spec.Program},
+		tally:    newTally(),
+		watchers: make(map[*watcher]bool),
 	}
 	p.claimed.Store(nobody)
 	if opened {
@@ -177,6 +185,7 @@ func (p *pool) run() {
 	}
 	p.perform(p.core.Settle(now))
 	p.events.end()
+	p.unwatched()
 	p.log.Info("joined")
 }
 
@@ -202,6 +211,7 @@ func (p *pool) crashed() {
 	}
 	p.procs.Wait()
 	p.events.end()
+	p.unwatched()
 }
 
 // perform carries out what the core has decided, then wakes every stream that got something, once. A call that was refused for a mistake of
@@ -220,6 +230,7 @@ func (p *pool) perform(effects []sched.Effect) {
 		case sched.Spawn:
 			p.spawn(e.Worker, p.programs[e.Generation])
 		case sched.Dispatch:
+			p.tally.dispatched(e.Chunk)
 			w.dispatch(e.Chunk)
 		case sched.CancelTask:
 			w.cancel(e.ChunkID, e.Offset)
@@ -239,12 +250,16 @@ func (p *pool) perform(effects []sched.Effect) {
 			p.stateChanged(e.State)
 		case sched.Opened:
 			if c := p.calls[e.Call]; c != nil {
+				c.tally = p.tally.function(c.spec.Function)
 				c.accepted(e.Encoding)
+				p.callHappened(pb.WatchKind_WATCH_KIND_CALL_BEGUN, c, nil)
 			}
 		case sched.Refused:
 			p.endCall(e.Call, p.refusal(e))
 		case sched.Deliver:
-			if c := p.calls[e.Call]; c != nil {
+			c := p.calls[e.Call]
+			p.tally.delivered(c, e.Delivery)
+			if c != nil {
 				c.deliver(p, e.Delivery)
 			}
 		case sched.Ended:
@@ -273,6 +288,7 @@ func (p *pool) stateChanged(state sched.State) {
 		p.log.Info("state", "state", stateName(pb.PoolState(state)))
 	}
 	p.events.state(pb.PoolState(state))
+	p.happened(pb.WatchKind_WATCH_KIND_POOL_STATE, func(e *pb.WatchEvent) { e.State = pb.PoolState(state) })
 }
 
 // endCall is the end of a call: err is why it was refused, nil if it has had all its outcomes.
@@ -290,6 +306,8 @@ func (p *pool) endCall(id sched.CallID, err *refusal) {
 	if p.server.stopping() {
 		closed = errStopping
 	}
+	p.tally.ended(c, err, p.core.State() == sched.Terminated)
+	p.callHappened(pb.WatchKind_WATCH_KIND_CALL_ENDED, c, err)
 	c.end(err, closed)
 }
 

@@ -58,8 +58,13 @@ type Server struct {
 	configuring sync.Mutex             // held while the configuration is applied
 	configured  map[string]*configured // pools of the configuration, by name; under configuring
 
-	followers   map[*feed]struct{} // of the news of all pools
+	followers   map[*feed]struct{}    // of the news of all pools
+	watchers    map[*watcher]struct{} // of what happens in all pools
 	noMorePools bool
+
+	openedTally Tally         // of opened pools that have ended
+	openedCPU   time.Duration // by Stats; under statsMu
+	statsMu     sync.Mutex    // held while Stats asks; before mu
 }
 
 // ended is what is left of a pool.
@@ -79,7 +84,10 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configuration: %w", err)
 	}
-	s := &Server{cfg: cfg, started: time.Now(), pools: make(map[string]*pool), calls: make(map[string]callRef), configured: make(map[string]*configured), followers: make(map[*feed]struct{})}
+	s := &Server{
+		cfg: cfg, started: time.Now(), pools: make(map[string]*pool), calls: make(map[string]callRef), configured: make(map[string]*configured),
+		followers: make(map[*feed]struct{}), watchers: make(map[*watcher]struct{}), openedTally: newTally(),
+	}
 	s.expected.workers = make(map[[32]byte]*worker)
 	s.budget.init(cfg.PerUser, cfg.Total)
 	dirMode, group := os.FileMode(0o700), -1
@@ -248,6 +256,10 @@ func (s *Server) newPool(spec *pb.PoolSpec, uid uint32, opened bool, config *Poo
 	for f := range s.followers {
 		p.events.subscribe(f, 0, false)
 	}
+	for w := range s.watchers {
+		p.watchers[w] = false
+	}
+	p.happened(pb.WatchKind_WATCH_KIND_POOL_MADE, func(*pb.WatchEvent) {})
 	s.ended = slices.DeleteFunc(s.ended, func(e ended) bool { return e.name == spec.Name })
 	s.running.Go(func() {
 		p.run()
@@ -264,6 +276,9 @@ func (s *Server) removePool(p *pool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.pools, p.name)
+	if p.opened {
+		s.keepTally(p)
+	}
 	if len(s.ended) == maxEnded {
 		s.ended = s.ended[1:]
 	}
@@ -317,6 +332,11 @@ func (s *Server) find(name string) (p *pool, how *refusal, err error) {
 func (s *Server) allPools() []*pool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.byName()
+}
+
+// byName is the pools by name. The caller holds mu.
+func (s *Server) byName() []*pool {
 	var all []*pool
 	for _, p := range s.pools {
 		all = append(all, p)

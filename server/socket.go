@@ -102,3 +102,21 @@ func flock(path string) (*os.File, error) {
 		f.Close()
 	}
 }
+
+// Listen binds a Unix socket as the daemon binds its own: what a dead process has left at path is replaced, what a living one serves is not. To close
+// the listener removes the socket.
+func Listen(path string, mode os.FileMode) (net.Listener, error) {
+	s, err := listen(path, mode, -1)
+	if err != nil {
+		return nil, err
+	}
+	return removing{s}, nil
+}
+
+type removing struct{ *socket }
+
+func (r removing) Close() error {
+	err := r.socket.Close()
+	r.remove()
+	return err
+}

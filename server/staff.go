@@ -154,8 +154,10 @@ func (p *pool) restarted(e *sched.Effect) {
 		if e.Generation != p.core.Info().Generation {
 			delete(p.programs, e.Generation)
 		}
+		p.tally.FailedOnes++
 		p.log.Warn("restart failed", "reason", r.refused.message)
 	} else {
+		p.tally.Restarts++
 		p.log.Info("restarted", "generation", e.Generation, "replaced", r.replaced)
 	}
 	close(r.done)

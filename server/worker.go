@@ -66,6 +66,7 @@ func (p *pool) spawn(id sched.WorkerID, program *pb.Program) {
 	}
 	p.workers[id] = w
 	p.server.expect(w)
+	p.tally.Starts++
 	p.procs.Go(w.live)
 }
 
@@ -84,6 +85,7 @@ func (w *worker) live() {
 	close(w.born)
 	p.post(func(now time.Time) {
 		w.proc = proc
+		w.happened(pb.WatchKind_WATCH_KIND_WORKER_STARTED, func(*pb.WatchEvent) {})
 		p.core.Spawned(now, w.id)
 		if w.killed != 0 { // meanwhile
 			proc.Kill()
@@ -113,6 +115,7 @@ func (w *worker) live() {
 		}
 		end := w.end(why, exit)
 		ended.Why = end
+		p.tally.DeadCPU += exit.CPU
 		w.gone(now, ended, end)
 	})
 }
@@ -222,6 +225,9 @@ func (w *worker) gone(now time.Time, exit sched.Exit, end *ending) {
 	w.reportDropped(int(why.Pid))
 	why.Time = timestamppb.New(now)
 	p.events.exit(end)
+	cause := w.exitCause(why)
+	p.tally.Exits[cause]++
+	w.happened(pb.WatchKind_WATCH_KIND_WORKER_EXITED, func(e *pb.WatchEvent) { e.Reason, e.Cause = why.Reason, cause })
 	p.core.Exited(now, w.id, exit)
 }
 
@@ -363,6 +369,7 @@ func (w *worker) said(now time.Time, m *wire.AttachRequest) {
 			return // it exits by itself
 		}
 		core.Ready(now, w.id)
+		w.happened(pb.WatchKind_WATCH_KIND_WORKER_READY, func(*pb.WatchEvent) {})
 	}
 }
 

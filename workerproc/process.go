@@ -49,10 +49,11 @@ type Exit struct {
 	Code        int    // exit status, if it exited
 	Signal      string // name of the signal that ended it, if one did
 	CoreDumped  bool
-	CrashReport []string // its last words: up to 40 lines
-	Page        int      // that they are from; see Process.Turn
-	Record      *Record  // what its progress record tells; nil if it did not keep one
-	Account     Account  // of its cgroup, if it had one
+	CPU         time.Duration // that it has used, with its children that it has waited for
+	CrashReport []string      // its last words: up to 40 lines
+	Page        int           // that they are from; see Process.Turn
+	Record      *Record       // what its progress record tells; nil if it did not keep one
+	Account     Account       // of its cgroup, if it had one
 }
 
 // String says how it ended.
@@ -335,6 +336,9 @@ func (p *Process) Wait() Exit {
 	p.lifeline.Close()
 
 	exit := Exit{Pid: p.proc.Pid}
+	if state != nil {
+		exit.CPU = state.UserTime() + state.SystemTime()
+	}
 	if err != nil {
 		exit.Code = -1
 	} else if ws, ok := state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {

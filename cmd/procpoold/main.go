@@ -133,7 +133,7 @@ func serve(ctx context.Context, cfg *config.Config, load func() (*config.Config,
 	again := make(chan os.Signal, 1) // one slot: two reloads that nobody has begun are one
 	signal.Notify(again, syscall.SIGHUP)
 	defer signal.Stop(again)
-	log := hclog.New(&hclog.LoggerOptions{Name: "procpoold", Level: hclog.LevelFromString(cfg.LogLevel), JSONFormat: cfg.LogFormat == "json", Output: os.Stderr})
+	log := newLogger(hclog.LevelFromString(cfg.LogLevel), cfg.LogFormat == "json")
 	system, err := systemMode(cfg)
 	if err != nil {
 		return exitFailure, err
@@ -144,6 +144,13 @@ func serve(ctx context.Context, cfg *config.Config, load func() (*config.Config,
 	if err != nil {
 		return exitFailure, err
 	}
+	stopMetrics, err := serveMetrics(cfg.Metrics, s, log)
+	if err != nil {
+		ended, cancel := context.WithCancel(ctx)
+		cancel()
+		return exitFailure, errors.Join(err, s.Run(ended)) // which takes the sockets away
+	}
+	defer stopMetrics()
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	context.AfterFunc(ctx, func() {

@@ -214,6 +214,83 @@ func (WorkerState) EnumDescriptor() ([]byte, []int) {
 	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{2}
 }
 
+// WatchKind is what kind of thing has happened.
+type WatchKind int32
+
+const (
+	// Never sent.
+	WatchKind_WATCH_KIND_UNSPECIFIED WatchKind = 0
+	// A pool was made.
+	WatchKind_WATCH_KIND_POOL_MADE WatchKind = 1
+	// A pool is now in another state.
+	WatchKind_WATCH_KIND_POOL_STATE WatchKind = 2
+	// A pool has ended: its last worker has been reaped.
+	WatchKind_WATCH_KIND_POOL_ENDED WatchKind = 3
+	// A worker process was started.
+	WatchKind_WATCH_KIND_WORKER_STARTED WatchKind = 4
+	// A worker is ready to run tasks.
+	WatchKind_WATCH_KIND_WORKER_READY WatchKind = 5
+	// A worker has ended and been reaped.
+	WatchKind_WATCH_KIND_WORKER_EXITED WatchKind = 6
+	// A call has begun: its function is there.
+	WatchKind_WATCH_KIND_CALL_BEGUN WatchKind = 7
+	// A call has ended, or was refused.
+	WatchKind_WATCH_KIND_CALL_ENDED WatchKind = 8
+)
+
+// Enum value maps for WatchKind.
+var (
+	WatchKind_name = map[int32]string{
+		0: "WATCH_KIND_UNSPECIFIED",
+		1: "WATCH_KIND_POOL_MADE",
+		2: "WATCH_KIND_POOL_STATE",
+		3: "WATCH_KIND_POOL_ENDED",
+		4: "WATCH_KIND_WORKER_STARTED",
+		5: "WATCH_KIND_WORKER_READY",
+		6: "WATCH_KIND_WORKER_EXITED",
+		7: "WATCH_KIND_CALL_BEGUN",
+		8: "WATCH_KIND_CALL_ENDED",
+	}
+	WatchKind_value = map[string]int32{
+		"WATCH_KIND_UNSPECIFIED":    0,
+		"WATCH_KIND_POOL_MADE":      1,
+		"WATCH_KIND_POOL_STATE":     2,
+		"WATCH_KIND_POOL_ENDED":     3,
+		"WATCH_KIND_WORKER_STARTED": 4,
+		"WATCH_KIND_WORKER_READY":   5,
+		"WATCH_KIND_WORKER_EXITED":  6,
+		"WATCH_KIND_CALL_BEGUN":     7,
+		"WATCH_KIND_CALL_ENDED":     8,
+	}
+)
+
+func (x WatchKind) Enum() *WatchKind {
+	p := new(WatchKind)
+	*p = x
+	return p
+}
+
+func (x WatchKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (WatchKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_procpool_v1_pool_proto_enumTypes[3].Descriptor()
+}
+
+func (WatchKind) Type() protoreflect.EnumType {
+	return &file_procpool_v1_pool_proto_enumTypes[3]
+}
+
+func (x WatchKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use WatchKind.Descriptor instead.
+func (WatchKind) EnumDescriptor() ([]byte, []int) {
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{3}
+}
+
 // DescribeRequest asks for the daemon itself.
 type DescribeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -781,7 +858,17 @@ type Pool struct {
 	// Spares that are ready now, beside the workers that are idle or busy.
 	Spares uint32 `protobuf:"varint,16,opt,name=spares,proto3" json:"spares,omitempty"`
 	// Which program its workers run: 1 at first, and more after each restart.
-	Generation    uint32 `protobuf:"varint,17,opt,name=generation,proto3" json:"generation,omitempty"`
+	Generation uint32 `protobuf:"varint,17,opt,name=generation,proto3" json:"generation,omitempty"`
+	// Of the pending tasks: those that no worker holds.
+	QueuedTasks uint64 `protobuf:"varint,30,opt,name=queued_tasks,json=queuedTasks,proto3" json:"queued_tasks,omitempty"`
+	// Of the done tasks: those without a result.
+	FailedTasks uint64 `protobuf:"varint,31,opt,name=failed_tasks,json=failedTasks,proto3" json:"failed_tasks,omitempty"`
+	// How long tasks that have ended ran, together.
+	RunTime *durationpb.Duration `protobuf:"bytes,32,opt,name=run_time,json=runTime,proto3" json:"run_time,omitempty"`
+	// Tasks given to workers; one that is given back or tried again counts again.
+	DispatchedTasks uint64 `protobuf:"varint,33,opt,name=dispatched_tasks,json=dispatchedTasks,proto3" json:"dispatched_tasks,omitempty"`
+	// How long these had waited since they were added, together.
+	WaitTime      *durationpb.Duration `protobuf:"bytes,34,opt,name=wait_time,json=waitTime,proto3" json:"wait_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -935,6 +1022,41 @@ func (x *Pool) GetGeneration() uint32 {
 	return 0
 }
 
+func (x *Pool) GetQueuedTasks() uint64 {
+	if x != nil {
+		return x.QueuedTasks
+	}
+	return 0
+}
+
+func (x *Pool) GetFailedTasks() uint64 {
+	if x != nil {
+		return x.FailedTasks
+	}
+	return 0
+}
+
+func (x *Pool) GetRunTime() *durationpb.Duration {
+	if x != nil {
+		return x.RunTime
+	}
+	return nil
+}
+
+func (x *Pool) GetDispatchedTasks() uint64 {
+	if x != nil {
+		return x.DispatchedTasks
+	}
+	return 0
+}
+
+func (x *Pool) GetWaitTime() *durationpb.Duration {
+	if x != nil {
+		return x.WaitTime
+	}
+	return nil
+}
+
 // PoolFunction is a function that a pool offers.
 type PoolFunction struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1014,11 +1136,13 @@ type Worker struct {
 	// "token+uid+pid": and the process id of the child that has not been reaped; "token+uid+pidfd": and the kernel says that it is that
 	// process; "token+uid+group", "token+uid+cgroup": and is related to it as PoolSpec.peer asks. Empty before Hello.
 	Identity string `protobuf:"bytes,11,opt,name=identity,proto3" json:"identity,omitempty"`
-	// Its memory in bytes, when it was last looked at: in a cgroup with the controller memory that of all its processes, without files that the kernel can forget;
-	// else its own resident memory. 0 in a pool with neither drain_memory nor max_memory.
+	// Its memory in bytes: in a cgroup with the controller memory that of all its processes, without files that the kernel can forget, as of the last look;
+	// else its own resident memory, now. Absent where it cannot be known.
 	Memory uint64 `protobuf:"varint,12,opt,name=memory,proto3" json:"memory,omitempty"`
 	// Which of the pool's programs it runs; see Pool.
-	Generation    uint32 `protobuf:"varint,13,opt,name=generation,proto3" json:"generation,omitempty"`
+	Generation uint32 `protobuf:"varint,13,opt,name=generation,proto3" json:"generation,omitempty"`
+	// CPU time that it has used, with its children that it has waited for. Absent where it cannot be known.
+	CpuTime       *durationpb.Duration `protobuf:"bytes,30,opt,name=cpu_time,json=cpuTime,proto3" json:"cpu_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1142,6 +1266,13 @@ func (x *Worker) GetGeneration() uint32 {
 		return x.Generation
 	}
 	return 0
+}
+
+func (x *Worker) GetCpuTime() *durationpb.Duration {
+	if x != nil {
+		return x.CpuTime
+	}
+	return nil
 }
 
 // Call describes a call that has not ended.
@@ -2943,6 +3074,421 @@ func (*CancelResponse) Descriptor() ([]byte, []int) {
 	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{32}
 }
 
+// WatchRequest asks for what happens.
+type WatchRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only in this pool. Empty: in all, also in those that are made while the stream runs.
+	Pool          string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchRequest) Reset() {
+	*x = WatchRequest{}
+	mi := &file_procpool_v1_pool_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchRequest) ProtoMessage() {}
+
+func (x *WatchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_procpool_v1_pool_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
+func (*WatchRequest) Descriptor() ([]byte, []int) {
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *WatchRequest) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+// WatchResponse is sent by the daemon, many times: whatever there is.
+type WatchResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the first message: how things stand.
+	Snapshot *WatchSnapshot `protobuf:"bytes,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	// In the others: what has happened since, in order.
+	Events []*WatchEvent `protobuf:"bytes,2,rep,name=events,proto3" json:"events,omitempty"`
+	// So many events were dropped before these.
+	Dropped       uint64 `protobuf:"varint,3,opt,name=dropped,proto3" json:"dropped,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchResponse) Reset() {
+	*x = WatchResponse{}
+	mi := &file_procpool_v1_pool_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchResponse) ProtoMessage() {}
+
+func (x *WatchResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_procpool_v1_pool_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
+func (*WatchResponse) Descriptor() ([]byte, []int) {
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *WatchResponse) GetSnapshot() *WatchSnapshot {
+	if x != nil {
+		return x.Snapshot
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetEvents() []*WatchEvent {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetDropped() uint64 {
+	if x != nil {
+		return x.Dropped
+	}
+	return 0
+}
+
+// WatchSnapshot is how things stand. The events of each pool follow it without a gap.
+type WatchSnapshot struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Pools, without their commands.
+	Pools []*Pool `protobuf:"bytes,1,rep,name=pools,proto3" json:"pools,omitempty"`
+	// Workers.
+	Workers []*Worker `protobuf:"bytes,2,rep,name=workers,proto3" json:"workers,omitempty"`
+	// Calls.
+	Calls         []*Call `protobuf:"bytes,3,rep,name=calls,proto3" json:"calls,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchSnapshot) Reset() {
+	*x = WatchSnapshot{}
+	mi := &file_procpool_v1_pool_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchSnapshot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchSnapshot) ProtoMessage() {}
+
+func (x *WatchSnapshot) ProtoReflect() protoreflect.Message {
+	mi := &file_procpool_v1_pool_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchSnapshot.ProtoReflect.Descriptor instead.
+func (*WatchSnapshot) Descriptor() ([]byte, []int) {
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *WatchSnapshot) GetPools() []*Pool {
+	if x != nil {
+		return x.Pools
+	}
+	return nil
+}
+
+func (x *WatchSnapshot) GetWorkers() []*Worker {
+	if x != nil {
+		return x.Workers
+	}
+	return nil
+}
+
+func (x *WatchSnapshot) GetCalls() []*Call {
+	if x != nil {
+		return x.Calls
+	}
+	return nil
+}
+
+// WatchEvent is something that has happened.
+type WatchEvent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When.
+	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	// What kind of thing.
+	Kind WatchKind `protobuf:"varint,2,opt,name=kind,proto3,enum=procpool.v1.WatchKind" json:"kind,omitempty"`
+	// In which pool.
+	Pool string `protobuf:"bytes,3,opt,name=pool,proto3" json:"pool,omitempty"`
+	// The pool's new state. For POOL_STATE.
+	State PoolState `protobuf:"varint,4,opt,name=state,proto3,enum=procpool.v1.PoolState" json:"state,omitempty"`
+	// Which worker, and its process id, 0 if it could not be started. For the three about workers.
+	Worker string `protobuf:"bytes,5,opt,name=worker,proto3" json:"worker,omitempty"`
+	Pid    int64  `protobuf:"varint,6,opt,name=pid,proto3" json:"pid,omitempty"`
+	// Why it ended, in a line for a person, and in a word for a program: oom, signal, exit_status, task_timeout and so on, as in the metric
+	// procpool_worker_exits_total. For WORKER_EXITED. For CALL_ENDED: why it was refused, if it was, with the word of Refusal.reason.
+	Reason string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	Cause  string `protobuf:"bytes,8,opt,name=cause,proto3" json:"cause,omitempty"`
+	// The call as it was then. For the two about calls.
+	Call          *WatchCall `protobuf:"bytes,9,opt,name=call,proto3" json:"call,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchEvent) Reset() {
+	*x = WatchEvent{}
+	mi := &file_procpool_v1_pool_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchEvent) ProtoMessage() {}
+
+func (x *WatchEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_procpool_v1_pool_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchEvent.ProtoReflect.Descriptor instead.
+func (*WatchEvent) Descriptor() ([]byte, []int) {
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *WatchEvent) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *WatchEvent) GetKind() WatchKind {
+	if x != nil {
+		return x.Kind
+	}
+	return WatchKind_WATCH_KIND_UNSPECIFIED
+}
+
+func (x *WatchEvent) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+func (x *WatchEvent) GetState() PoolState {
+	if x != nil {
+		return x.State
+	}
+	return PoolState_POOL_STATE_UNSPECIFIED
+}
+
+func (x *WatchEvent) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
+func (x *WatchEvent) GetPid() int64 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *WatchEvent) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *WatchEvent) GetCause() string {
+	if x != nil {
+		return x.Cause
+	}
+	return ""
+}
+
+func (x *WatchEvent) GetCall() *WatchCall {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+// WatchCall is a call at its begin or its end.
+type WatchCall struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its id: 32 hex digits.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Which function.
+	Function string `protobuf:"bytes,2,opt,name=function,proto3" json:"function,omitempty"`
+	// Whose it is. Absent for who may not know it, as is the label.
+	Uid uint32 `protobuf:"varint,3,opt,name=uid,proto3" json:"uid,omitempty"`
+	Pid int64  `protobuf:"varint,4,opt,name=pid,proto3" json:"pid,omitempty"`
+	// What its maker calls it.
+	Label string `protobuf:"bytes,5,opt,name=label,proto3" json:"label,omitempty"`
+	// When it came.
+	Started *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=started,proto3" json:"started,omitempty"`
+	// Tasks accepted, those with an outcome, and those of them without a result.
+	AcceptedTasks uint64 `protobuf:"varint,7,opt,name=accepted_tasks,json=acceptedTasks,proto3" json:"accepted_tasks,omitempty"`
+	DoneTasks     uint64 `protobuf:"varint,8,opt,name=done_tasks,json=doneTasks,proto3" json:"done_tasks,omitempty"`
+	FailedTasks   uint64 `protobuf:"varint,9,opt,name=failed_tasks,json=failedTasks,proto3" json:"failed_tasks,omitempty"`
+	// It was cancelled.
+	Cancelled     bool `protobuf:"varint,10,opt,name=cancelled,proto3" json:"cancelled,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchCall) Reset() {
+	*x = WatchCall{}
+	mi := &file_procpool_v1_pool_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchCall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchCall) ProtoMessage() {}
+
+func (x *WatchCall) ProtoReflect() protoreflect.Message {
+	mi := &file_procpool_v1_pool_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchCall.ProtoReflect.Descriptor instead.
+func (*WatchCall) Descriptor() ([]byte, []int) {
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *WatchCall) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *WatchCall) GetFunction() string {
+	if x != nil {
+		return x.Function
+	}
+	return ""
+}
+
+func (x *WatchCall) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *WatchCall) GetPid() int64 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *WatchCall) GetLabel() string {
+	if x != nil {
+		return x.Label
+	}
+	return ""
+}
+
+func (x *WatchCall) GetStarted() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Started
+	}
+	return nil
+}
+
+func (x *WatchCall) GetAcceptedTasks() uint64 {
+	if x != nil {
+		return x.AcceptedTasks
+	}
+	return 0
+}
+
+func (x *WatchCall) GetDoneTasks() uint64 {
+	if x != nil {
+		return x.DoneTasks
+	}
+	return 0
+}
+
+func (x *WatchCall) GetFailedTasks() uint64 {
+	if x != nil {
+		return x.FailedTasks
+	}
+	return 0
+}
+
+func (x *WatchCall) GetCancelled() bool {
+	if x != nil {
+		return x.Cancelled
+	}
+	return false
+}
+
 // ClosePoolRequest closes a pool.
 type ClosePoolRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2954,7 +3500,7 @@ type ClosePoolRequest struct {
 
 func (x *ClosePoolRequest) Reset() {
 	*x = ClosePoolRequest{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[33]
+	mi := &file_procpool_v1_pool_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2966,7 +3512,7 @@ func (x *ClosePoolRequest) String() string {
 func (*ClosePoolRequest) ProtoMessage() {}
 
 func (x *ClosePoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[33]
+	mi := &file_procpool_v1_pool_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2979,7 +3525,7 @@ func (x *ClosePoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClosePoolRequest.ProtoReflect.Descriptor instead.
 func (*ClosePoolRequest) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{33}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ClosePoolRequest) GetPool() string {
@@ -2998,7 +3544,7 @@ type ClosePoolResponse struct {
 
 func (x *ClosePoolResponse) Reset() {
 	*x = ClosePoolResponse{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[34]
+	mi := &file_procpool_v1_pool_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3010,7 +3556,7 @@ func (x *ClosePoolResponse) String() string {
 func (*ClosePoolResponse) ProtoMessage() {}
 
 func (x *ClosePoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[34]
+	mi := &file_procpool_v1_pool_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3023,7 +3569,7 @@ func (x *ClosePoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClosePoolResponse.ProtoReflect.Descriptor instead.
 func (*ClosePoolResponse) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{34}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{39}
 }
 
 // JoinPoolRequest waits for a pool.
@@ -3037,7 +3583,7 @@ type JoinPoolRequest struct {
 
 func (x *JoinPoolRequest) Reset() {
 	*x = JoinPoolRequest{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[35]
+	mi := &file_procpool_v1_pool_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3049,7 +3595,7 @@ func (x *JoinPoolRequest) String() string {
 func (*JoinPoolRequest) ProtoMessage() {}
 
 func (x *JoinPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[35]
+	mi := &file_procpool_v1_pool_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3062,7 +3608,7 @@ func (x *JoinPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinPoolRequest.ProtoReflect.Descriptor instead.
 func (*JoinPoolRequest) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{35}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *JoinPoolRequest) GetPool() string {
@@ -3081,7 +3627,7 @@ type JoinPoolResponse struct {
 
 func (x *JoinPoolResponse) Reset() {
 	*x = JoinPoolResponse{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[36]
+	mi := &file_procpool_v1_pool_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3093,7 +3639,7 @@ func (x *JoinPoolResponse) String() string {
 func (*JoinPoolResponse) ProtoMessage() {}
 
 func (x *JoinPoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[36]
+	mi := &file_procpool_v1_pool_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3106,7 +3652,7 @@ func (x *JoinPoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinPoolResponse.ProtoReflect.Descriptor instead.
 func (*JoinPoolResponse) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{36}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{41}
 }
 
 // TerminatePoolRequest ends a pool.
@@ -3120,7 +3666,7 @@ type TerminatePoolRequest struct {
 
 func (x *TerminatePoolRequest) Reset() {
 	*x = TerminatePoolRequest{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[37]
+	mi := &file_procpool_v1_pool_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3132,7 +3678,7 @@ func (x *TerminatePoolRequest) String() string {
 func (*TerminatePoolRequest) ProtoMessage() {}
 
 func (x *TerminatePoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[37]
+	mi := &file_procpool_v1_pool_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3145,7 +3691,7 @@ func (x *TerminatePoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminatePoolRequest.ProtoReflect.Descriptor instead.
 func (*TerminatePoolRequest) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{37}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *TerminatePoolRequest) GetPool() string {
@@ -3164,7 +3710,7 @@ type TerminatePoolResponse struct {
 
 func (x *TerminatePoolResponse) Reset() {
 	*x = TerminatePoolResponse{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[38]
+	mi := &file_procpool_v1_pool_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3176,7 +3722,7 @@ func (x *TerminatePoolResponse) String() string {
 func (*TerminatePoolResponse) ProtoMessage() {}
 
 func (x *TerminatePoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[38]
+	mi := &file_procpool_v1_pool_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3189,7 +3735,7 @@ func (x *TerminatePoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminatePoolResponse.ProtoReflect.Descriptor instead.
 func (*TerminatePoolResponse) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{38}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{43}
 }
 
 // ResizePoolRequest changes the number of workers.
@@ -3205,7 +3751,7 @@ type ResizePoolRequest struct {
 
 func (x *ResizePoolRequest) Reset() {
 	*x = ResizePoolRequest{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[39]
+	mi := &file_procpool_v1_pool_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3217,7 +3763,7 @@ func (x *ResizePoolRequest) String() string {
 func (*ResizePoolRequest) ProtoMessage() {}
 
 func (x *ResizePoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[39]
+	mi := &file_procpool_v1_pool_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3230,7 +3776,7 @@ func (x *ResizePoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizePoolRequest.ProtoReflect.Descriptor instead.
 func (*ResizePoolRequest) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{39}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ResizePoolRequest) GetPool() string {
@@ -3258,7 +3804,7 @@ type ResizePoolResponse struct {
 
 func (x *ResizePoolResponse) Reset() {
 	*x = ResizePoolResponse{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[40]
+	mi := &file_procpool_v1_pool_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3270,7 +3816,7 @@ func (x *ResizePoolResponse) String() string {
 func (*ResizePoolResponse) ProtoMessage() {}
 
 func (x *ResizePoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[40]
+	mi := &file_procpool_v1_pool_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3283,7 +3829,7 @@ func (x *ResizePoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizePoolResponse.ProtoReflect.Descriptor instead.
 func (*ResizePoolResponse) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{40}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ResizePoolResponse) GetPool() *Pool {
@@ -3306,7 +3852,7 @@ type RestartPoolRequest struct {
 
 func (x *RestartPoolRequest) Reset() {
 	*x = RestartPoolRequest{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[41]
+	mi := &file_procpool_v1_pool_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3318,7 +3864,7 @@ func (x *RestartPoolRequest) String() string {
 func (*RestartPoolRequest) ProtoMessage() {}
 
 func (x *RestartPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[41]
+	mi := &file_procpool_v1_pool_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3331,7 +3877,7 @@ func (x *RestartPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartPoolRequest.ProtoReflect.Descriptor instead.
 func (*RestartPoolRequest) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{41}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *RestartPoolRequest) GetPool() string {
@@ -3361,7 +3907,7 @@ type RestartPoolResponse struct {
 
 func (x *RestartPoolResponse) Reset() {
 	*x = RestartPoolResponse{}
-	mi := &file_procpool_v1_pool_proto_msgTypes[42]
+	mi := &file_procpool_v1_pool_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3373,7 +3919,7 @@ func (x *RestartPoolResponse) String() string {
 func (*RestartPoolResponse) ProtoMessage() {}
 
 func (x *RestartPoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_procpool_v1_pool_proto_msgTypes[42]
+	mi := &file_procpool_v1_pool_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3386,7 +3932,7 @@ func (x *RestartPoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartPoolResponse.ProtoReflect.Descriptor instead.
 func (*RestartPoolResponse) Descriptor() ([]byte, []int) {
-	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{42}
+	return file_procpool_v1_pool_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *RestartPoolResponse) GetPool() *Pool {
@@ -3457,7 +4003,7 @@ const file_procpool_v1_pool_proto_rawDesc = "" +
 	"\x06device\x18\a \x01(\x04R\x06device\x12\x14\n" +
 	"\x05inode\x18\b \x01(\x04R\x05inode\x12\x19\n" +
 	"\bmtime_ns\x18\t \x01(\x03R\amtimeNsB\b\n" +
-	"\x06_umask\"\xa1\x04\n" +
+	"\x06_umask\"\x80\x06\n" +
 	"\x04Pool\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12,\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x16.procpool.v1.PoolStateR\x05state\x12\x18\n" +
@@ -3479,10 +4025,15 @@ const file_procpool_v1_pool_proto_rawDesc = "" +
 	"\x06spares\x18\x10 \x01(\rR\x06spares\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x11 \x01(\rR\n" +
-	"generation\">\n" +
+	"generation\x12!\n" +
+	"\fqueued_tasks\x18\x1e \x01(\x04R\vqueuedTasks\x12!\n" +
+	"\ffailed_tasks\x18\x1f \x01(\x04R\vfailedTasks\x124\n" +
+	"\brun_time\x18  \x01(\v2\x19.google.protobuf.DurationR\arunTime\x12)\n" +
+	"\x10dispatched_tasks\x18! \x01(\x04R\x0fdispatchedTasks\x126\n" +
+	"\twait_time\x18\" \x01(\v2\x19.google.protobuf.DurationR\bwaitTime\">\n" +
 	"\fPoolFunction\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
-	"\bencoding\x18\x02 \x01(\tR\bencoding\"\x96\x03\n" +
+	"\bencoding\x18\x02 \x01(\tR\bencoding\"\xcc\x03\n" +
 	"\x06Worker\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04pool\x18\x02 \x01(\tR\x04pool\x12\x10\n" +
@@ -3500,7 +4051,8 @@ const file_procpool_v1_pool_proto_rawDesc = "" +
 	"\x06memory\x18\f \x01(\x04R\x06memory\x12\x1e\n" +
 	"\n" +
 	"generation\x18\r \x01(\rR\n" +
-	"generation\"\xe1\x03\n" +
+	"generation\x124\n" +
+	"\bcpu_time\x18\x1e \x01(\v2\x19.google.protobuf.DurationR\acpuTime\"\xe1\x03\n" +
 	"\x04Call\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04pool\x18\x02 \x01(\tR\x04pool\x12\x1a\n" +
@@ -3632,7 +4184,41 @@ const file_procpool_v1_pool_proto_rawDesc = "" +
 	"\rCancelRequest\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\tR\x06callId\x12\x18\n" +
 	"\aindexes\x18\x02 \x03(\x04R\aindexes\"\x10\n" +
-	"\x0eCancelResponse\"&\n" +
+	"\x0eCancelResponse\"\"\n" +
+	"\fWatchRequest\x12\x12\n" +
+	"\x04pool\x18\x01 \x01(\tR\x04pool\"\x92\x01\n" +
+	"\rWatchResponse\x126\n" +
+	"\bsnapshot\x18\x01 \x01(\v2\x1a.procpool.v1.WatchSnapshotR\bsnapshot\x12/\n" +
+	"\x06events\x18\x02 \x03(\v2\x17.procpool.v1.WatchEventR\x06events\x12\x18\n" +
+	"\adropped\x18\x03 \x01(\x04R\adropped\"\x90\x01\n" +
+	"\rWatchSnapshot\x12'\n" +
+	"\x05pools\x18\x01 \x03(\v2\x11.procpool.v1.PoolR\x05pools\x12-\n" +
+	"\aworkers\x18\x02 \x03(\v2\x13.procpool.v1.WorkerR\aworkers\x12'\n" +
+	"\x05calls\x18\x03 \x03(\v2\x11.procpool.v1.CallR\x05calls\"\xae\x02\n" +
+	"\n" +
+	"WatchEvent\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12*\n" +
+	"\x04kind\x18\x02 \x01(\x0e2\x16.procpool.v1.WatchKindR\x04kind\x12\x12\n" +
+	"\x04pool\x18\x03 \x01(\tR\x04pool\x12,\n" +
+	"\x05state\x18\x04 \x01(\x0e2\x16.procpool.v1.PoolStateR\x05state\x12\x16\n" +
+	"\x06worker\x18\x05 \x01(\tR\x06worker\x12\x10\n" +
+	"\x03pid\x18\x06 \x01(\x03R\x03pid\x12\x16\n" +
+	"\x06reason\x18\a \x01(\tR\x06reason\x12\x14\n" +
+	"\x05cause\x18\b \x01(\tR\x05cause\x12*\n" +
+	"\x04call\x18\t \x01(\v2\x16.procpool.v1.WatchCallR\x04call\"\xae\x02\n" +
+	"\tWatchCall\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n" +
+	"\bfunction\x18\x02 \x01(\tR\bfunction\x12\x10\n" +
+	"\x03uid\x18\x03 \x01(\rR\x03uid\x12\x10\n" +
+	"\x03pid\x18\x04 \x01(\x03R\x03pid\x12\x14\n" +
+	"\x05label\x18\x05 \x01(\tR\x05label\x124\n" +
+	"\astarted\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x12%\n" +
+	"\x0eaccepted_tasks\x18\a \x01(\x04R\racceptedTasks\x12\x1d\n" +
+	"\n" +
+	"done_tasks\x18\b \x01(\x04R\tdoneTasks\x12!\n" +
+	"\ffailed_tasks\x18\t \x01(\x04R\vfailedTasks\x12\x1c\n" +
+	"\tcancelled\x18\n" +
+	" \x01(\bR\tcancelled\"&\n" +
 	"\x10ClosePoolRequest\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\"\x13\n" +
 	"\x11ClosePoolResponse\"%\n" +
@@ -3671,7 +4257,17 @@ const file_procpool_v1_pool_proto_rawDesc = "" +
 	"\x11WORKER_STATE_IDLE\x10\x02\x12\x15\n" +
 	"\x11WORKER_STATE_BUSY\x10\x03\x12\x19\n" +
 	"\x15WORKER_STATE_STOPPING\x10\x04\x12\x16\n" +
-	"\x12WORKER_STATE_SPARE\x10\x052\x81\n" +
+	"\x12WORKER_STATE_SPARE\x10\x05*\x87\x02\n" +
+	"\tWatchKind\x12\x1a\n" +
+	"\x16WATCH_KIND_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14WATCH_KIND_POOL_MADE\x10\x01\x12\x19\n" +
+	"\x15WATCH_KIND_POOL_STATE\x10\x02\x12\x19\n" +
+	"\x15WATCH_KIND_POOL_ENDED\x10\x03\x12\x1d\n" +
+	"\x19WATCH_KIND_WORKER_STARTED\x10\x04\x12\x1b\n" +
+	"\x17WATCH_KIND_WORKER_READY\x10\x05\x12\x1c\n" +
+	"\x18WATCH_KIND_WORKER_EXITED\x10\x06\x12\x19\n" +
+	"\x15WATCH_KIND_CALL_BEGUN\x10\a\x12\x19\n" +
+	"\x15WATCH_KIND_CALL_ENDED\x10\b2\xc3\n" +
 	"\n" +
 	"\vPoolService\x12G\n" +
 	"\bDescribe\x12\x1c.procpool.v1.DescribeRequest\x1a\x1d.procpool.v1.DescribeResponse\x12M\n" +
@@ -3687,7 +4283,8 @@ const file_procpool_v1_pool_proto_rawDesc = "" +
 	"ApplyAsync\x12\x1e.procpool.v1.ApplyAsyncRequest\x1a\x1f.procpool.v1.ApplyAsyncResponse(\x010\x01\x12>\n" +
 	"\x05Apply\x12\x19.procpool.v1.ApplyRequest\x1a\x1a.procpool.v1.ApplyResponse\x12A\n" +
 	"\x06Cancel\x12\x1a.procpool.v1.CancelRequest\x1a\x1b.procpool.v1.CancelResponse\x12=\n" +
-	"\x04Logs\x12\x18.procpool.v1.LogsRequest\x1a\x19.procpool.v1.LogsResponse0\x01\x12J\n" +
+	"\x04Logs\x12\x18.procpool.v1.LogsRequest\x1a\x19.procpool.v1.LogsResponse0\x01\x12@\n" +
+	"\x05Watch\x12\x19.procpool.v1.WatchRequest\x1a\x1a.procpool.v1.WatchResponse0\x01\x12J\n" +
 	"\tClosePool\x12\x1d.procpool.v1.ClosePoolRequest\x1a\x1e.procpool.v1.ClosePoolResponse\x12G\n" +
 	"\bJoinPool\x12\x1c.procpool.v1.JoinPoolRequest\x1a\x1d.procpool.v1.JoinPoolResponse\x12V\n" +
 	"\rTerminatePool\x12!.procpool.v1.TerminatePoolRequest\x1a\".procpool.v1.TerminatePoolResponse\x12M\n" +
@@ -3707,166 +4304,187 @@ func file_procpool_v1_pool_proto_rawDescGZIP() []byte {
 	return file_procpool_v1_pool_proto_rawDescData
 }
 
-var file_procpool_v1_pool_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_procpool_v1_pool_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
+var file_procpool_v1_pool_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_procpool_v1_pool_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
 var file_procpool_v1_pool_proto_goTypes = []any{
 	(PeerMatch)(0),                // 0: procpool.v1.PeerMatch
 	(PoolState)(0),                // 1: procpool.v1.PoolState
 	(WorkerState)(0),              // 2: procpool.v1.WorkerState
-	(*DescribeRequest)(nil),       // 3: procpool.v1.DescribeRequest
-	(*DescribeResponse)(nil),      // 4: procpool.v1.DescribeResponse
-	(*Guarantee)(nil),             // 5: procpool.v1.Guarantee
-	(*PoolSpec)(nil),              // 6: procpool.v1.PoolSpec
-	(*Program)(nil),               // 7: procpool.v1.Program
-	(*Pool)(nil),                  // 8: procpool.v1.Pool
-	(*PoolFunction)(nil),          // 9: procpool.v1.PoolFunction
-	(*Worker)(nil),                // 10: procpool.v1.Worker
-	(*Call)(nil),                  // 11: procpool.v1.Call
-	(*CreatePoolRequest)(nil),     // 12: procpool.v1.CreatePoolRequest
-	(*CreatePoolResponse)(nil),    // 13: procpool.v1.CreatePoolResponse
-	(*OpenPoolRequest)(nil),       // 14: procpool.v1.OpenPoolRequest
-	(*OpenPoolResponse)(nil),      // 15: procpool.v1.OpenPoolResponse
-	(*WorkerOutput)(nil),          // 16: procpool.v1.WorkerOutput
-	(*LogsRequest)(nil),           // 17: procpool.v1.LogsRequest
-	(*LogsResponse)(nil),          // 18: procpool.v1.LogsResponse
-	(*GetPoolRequest)(nil),        // 19: procpool.v1.GetPoolRequest
-	(*GetPoolResponse)(nil),       // 20: procpool.v1.GetPoolResponse
-	(*ListPoolsRequest)(nil),      // 21: procpool.v1.ListPoolsRequest
-	(*ListPoolsResponse)(nil),     // 22: procpool.v1.ListPoolsResponse
-	(*ListWorkersRequest)(nil),    // 23: procpool.v1.ListWorkersRequest
-	(*ListWorkersResponse)(nil),   // 24: procpool.v1.ListWorkersResponse
-	(*ListCallsRequest)(nil),      // 25: procpool.v1.ListCallsRequest
-	(*ListCallsResponse)(nil),     // 26: procpool.v1.ListCallsResponse
-	(*MapRequest)(nil),            // 27: procpool.v1.MapRequest
-	(*MapResponse)(nil),           // 28: procpool.v1.MapResponse
-	(*CallAccepted)(nil),          // 29: procpool.v1.CallAccepted
-	(*ApplyAsyncRequest)(nil),     // 30: procpool.v1.ApplyAsyncRequest
-	(*ApplyAsyncResponse)(nil),    // 31: procpool.v1.ApplyAsyncResponse
-	(*ApplyRequest)(nil),          // 32: procpool.v1.ApplyRequest
-	(*ApplyResponse)(nil),         // 33: procpool.v1.ApplyResponse
-	(*CancelRequest)(nil),         // 34: procpool.v1.CancelRequest
-	(*CancelResponse)(nil),        // 35: procpool.v1.CancelResponse
-	(*ClosePoolRequest)(nil),      // 36: procpool.v1.ClosePoolRequest
-	(*ClosePoolResponse)(nil),     // 37: procpool.v1.ClosePoolResponse
-	(*JoinPoolRequest)(nil),       // 38: procpool.v1.JoinPoolRequest
-	(*JoinPoolResponse)(nil),      // 39: procpool.v1.JoinPoolResponse
-	(*TerminatePoolRequest)(nil),  // 40: procpool.v1.TerminatePoolRequest
-	(*TerminatePoolResponse)(nil), // 41: procpool.v1.TerminatePoolResponse
-	(*ResizePoolRequest)(nil),     // 42: procpool.v1.ResizePoolRequest
-	(*ResizePoolResponse)(nil),    // 43: procpool.v1.ResizePoolResponse
-	(*RestartPoolRequest)(nil),    // 44: procpool.v1.RestartPoolRequest
-	(*RestartPoolResponse)(nil),   // 45: procpool.v1.RestartPoolResponse
-	(*timestamppb.Timestamp)(nil), // 46: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 47: google.protobuf.Duration
-	(*WorkerExit)(nil),            // 48: procpool.v1.WorkerExit
-	(Outcome)(0),                  // 49: procpool.v1.Outcome
-	(*Batch)(nil),                 // 50: procpool.v1.Batch
-	(*structpb.ListValue)(nil),    // 51: google.protobuf.ListValue
-	(*Results)(nil),               // 52: procpool.v1.Results
-	(*Failure)(nil),               // 53: procpool.v1.Failure
-	(*TaskOutput)(nil),            // 54: procpool.v1.TaskOutput
-	(*structpb.Value)(nil),        // 55: google.protobuf.Value
+	(WatchKind)(0),                // 3: procpool.v1.WatchKind
+	(*DescribeRequest)(nil),       // 4: procpool.v1.DescribeRequest
+	(*DescribeResponse)(nil),      // 5: procpool.v1.DescribeResponse
+	(*Guarantee)(nil),             // 6: procpool.v1.Guarantee
+	(*PoolSpec)(nil),              // 7: procpool.v1.PoolSpec
+	(*Program)(nil),               // 8: procpool.v1.Program
+	(*Pool)(nil),                  // 9: procpool.v1.Pool
+	(*PoolFunction)(nil),          // 10: procpool.v1.PoolFunction
+	(*Worker)(nil),                // 11: procpool.v1.Worker
+	(*Call)(nil),                  // 12: procpool.v1.Call
+	(*CreatePoolRequest)(nil),     // 13: procpool.v1.CreatePoolRequest
+	(*CreatePoolResponse)(nil),    // 14: procpool.v1.CreatePoolResponse
+	(*OpenPoolRequest)(nil),       // 15: procpool.v1.OpenPoolRequest
+	(*OpenPoolResponse)(nil),      // 16: procpool.v1.OpenPoolResponse
+	(*WorkerOutput)(nil),          // 17: procpool.v1.WorkerOutput
+	(*LogsRequest)(nil),           // 18: procpool.v1.LogsRequest
+	(*LogsResponse)(nil),          // 19: procpool.v1.LogsResponse
+	(*GetPoolRequest)(nil),        // 20: procpool.v1.GetPoolRequest
+	(*GetPoolResponse)(nil),       // 21: procpool.v1.GetPoolResponse
+	(*ListPoolsRequest)(nil),      // 22: procpool.v1.ListPoolsRequest
+	(*ListPoolsResponse)(nil),     // 23: procpool.v1.ListPoolsResponse
+	(*ListWorkersRequest)(nil),    // 24: procpool.v1.ListWorkersRequest
+	(*ListWorkersResponse)(nil),   // 25: procpool.v1.ListWorkersResponse
+	(*ListCallsRequest)(nil),      // 26: procpool.v1.ListCallsRequest
+	(*ListCallsResponse)(nil),     // 27: procpool.v1.ListCallsResponse
+	(*MapRequest)(nil),            // 28: procpool.v1.MapRequest
+	(*MapResponse)(nil),           // 29: procpool.v1.MapResponse
+	(*CallAccepted)(nil),          // 30: procpool.v1.CallAccepted
+	(*ApplyAsyncRequest)(nil),     // 31: procpool.v1.ApplyAsyncRequest
+	(*ApplyAsyncResponse)(nil),    // 32: procpool.v1.ApplyAsyncResponse
+	(*ApplyRequest)(nil),          // 33: procpool.v1.ApplyRequest
+	(*ApplyResponse)(nil),         // 34: procpool.v1.ApplyResponse
+	(*CancelRequest)(nil),         // 35: procpool.v1.CancelRequest
+	(*CancelResponse)(nil),        // 36: procpool.v1.CancelResponse
+	(*WatchRequest)(nil),          // 37: procpool.v1.WatchRequest
+	(*WatchResponse)(nil),         // 38: procpool.v1.WatchResponse
+	(*WatchSnapshot)(nil),         // 39: procpool.v1.WatchSnapshot
+	(*WatchEvent)(nil),            // 40: procpool.v1.WatchEvent
+	(*WatchCall)(nil),             // 41: procpool.v1.WatchCall
+	(*ClosePoolRequest)(nil),      // 42: procpool.v1.ClosePoolRequest
+	(*ClosePoolResponse)(nil),     // 43: procpool.v1.ClosePoolResponse
+	(*JoinPoolRequest)(nil),       // 44: procpool.v1.JoinPoolRequest
+	(*JoinPoolResponse)(nil),      // 45: procpool.v1.JoinPoolResponse
+	(*TerminatePoolRequest)(nil),  // 46: procpool.v1.TerminatePoolRequest
+	(*TerminatePoolResponse)(nil), // 47: procpool.v1.TerminatePoolResponse
+	(*ResizePoolRequest)(nil),     // 48: procpool.v1.ResizePoolRequest
+	(*ResizePoolResponse)(nil),    // 49: procpool.v1.ResizePoolResponse
+	(*RestartPoolRequest)(nil),    // 50: procpool.v1.RestartPoolRequest
+	(*RestartPoolResponse)(nil),   // 51: procpool.v1.RestartPoolResponse
+	(*timestamppb.Timestamp)(nil), // 52: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 53: google.protobuf.Duration
+	(*WorkerExit)(nil),            // 54: procpool.v1.WorkerExit
+	(Outcome)(0),                  // 55: procpool.v1.Outcome
+	(*Batch)(nil),                 // 56: procpool.v1.Batch
+	(*structpb.ListValue)(nil),    // 57: google.protobuf.ListValue
+	(*Results)(nil),               // 58: procpool.v1.Results
+	(*Failure)(nil),               // 59: procpool.v1.Failure
+	(*TaskOutput)(nil),            // 60: procpool.v1.TaskOutput
+	(*structpb.Value)(nil),        // 61: google.protobuf.Value
 }
 var file_procpool_v1_pool_proto_depIdxs = []int32{
-	46, // 0: procpool.v1.DescribeResponse.started:type_name -> google.protobuf.Timestamp
-	5,  // 1: procpool.v1.DescribeResponse.guarantees:type_name -> procpool.v1.Guarantee
-	7,  // 2: procpool.v1.PoolSpec.program:type_name -> procpool.v1.Program
-	47, // 3: procpool.v1.PoolSpec.start_timeout:type_name -> google.protobuf.Duration
-	47, // 4: procpool.v1.PoolSpec.ready_timeout:type_name -> google.protobuf.Duration
-	47, // 5: procpool.v1.PoolSpec.cancel_grace:type_name -> google.protobuf.Duration
-	47, // 6: procpool.v1.PoolSpec.kill_delay:type_name -> google.protobuf.Duration
-	47, // 7: procpool.v1.PoolSpec.max_worker_age:type_name -> google.protobuf.Duration
-	47, // 8: procpool.v1.PoolSpec.max_worker_idle:type_name -> google.protobuf.Duration
+	52, // 0: procpool.v1.DescribeResponse.started:type_name -> google.protobuf.Timestamp
+	6,  // 1: procpool.v1.DescribeResponse.guarantees:type_name -> procpool.v1.Guarantee
+	8,  // 2: procpool.v1.PoolSpec.program:type_name -> procpool.v1.Program
+	53, // 3: procpool.v1.PoolSpec.start_timeout:type_name -> google.protobuf.Duration
+	53, // 4: procpool.v1.PoolSpec.ready_timeout:type_name -> google.protobuf.Duration
+	53, // 5: procpool.v1.PoolSpec.cancel_grace:type_name -> google.protobuf.Duration
+	53, // 6: procpool.v1.PoolSpec.kill_delay:type_name -> google.protobuf.Duration
+	53, // 7: procpool.v1.PoolSpec.max_worker_age:type_name -> google.protobuf.Duration
+	53, // 8: procpool.v1.PoolSpec.max_worker_idle:type_name -> google.protobuf.Duration
 	0,  // 9: procpool.v1.PoolSpec.peer:type_name -> procpool.v1.PeerMatch
 	1,  // 10: procpool.v1.Pool.state:type_name -> procpool.v1.PoolState
-	9,  // 11: procpool.v1.Pool.functions:type_name -> procpool.v1.PoolFunction
-	46, // 12: procpool.v1.Pool.created:type_name -> google.protobuf.Timestamp
-	48, // 13: procpool.v1.Pool.last_exit:type_name -> procpool.v1.WorkerExit
-	2,  // 14: procpool.v1.Worker.state:type_name -> procpool.v1.WorkerState
-	46, // 15: procpool.v1.Worker.started:type_name -> google.protobuf.Timestamp
-	46, // 16: procpool.v1.Worker.since:type_name -> google.protobuf.Timestamp
-	46, // 17: procpool.v1.Call.started:type_name -> google.protobuf.Timestamp
-	46, // 18: procpool.v1.Call.oldest_since:type_name -> google.protobuf.Timestamp
-	6,  // 19: procpool.v1.CreatePoolRequest.spec:type_name -> procpool.v1.PoolSpec
-	8,  // 20: procpool.v1.CreatePoolResponse.pool:type_name -> procpool.v1.Pool
-	6,  // 21: procpool.v1.OpenPoolRequest.spec:type_name -> procpool.v1.PoolSpec
-	8,  // 22: procpool.v1.OpenPoolResponse.opened:type_name -> procpool.v1.Pool
-	16, // 23: procpool.v1.OpenPoolResponse.outputs:type_name -> procpool.v1.WorkerOutput
-	48, // 24: procpool.v1.OpenPoolResponse.exits:type_name -> procpool.v1.WorkerExit
-	1,  // 25: procpool.v1.OpenPoolResponse.state:type_name -> procpool.v1.PoolState
-	46, // 26: procpool.v1.WorkerOutput.time:type_name -> google.protobuf.Timestamp
-	16, // 27: procpool.v1.LogsResponse.outputs:type_name -> procpool.v1.WorkerOutput
-	48, // 28: procpool.v1.LogsResponse.exits:type_name -> procpool.v1.WorkerExit
-	8,  // 29: procpool.v1.GetPoolResponse.pool:type_name -> procpool.v1.Pool
-	8,  // 30: procpool.v1.ListPoolsResponse.pools:type_name -> procpool.v1.Pool
-	10, // 31: procpool.v1.ListWorkersResponse.workers:type_name -> procpool.v1.Worker
-	11, // 32: procpool.v1.ListCallsResponse.calls:type_name -> procpool.v1.Call
-	47, // 33: procpool.v1.MapRequest.task_timeout:type_name -> google.protobuf.Duration
-	47, // 34: procpool.v1.MapRequest.queue_timeout:type_name -> google.protobuf.Duration
-	49, // 35: procpool.v1.MapRequest.retry_on:type_name -> procpool.v1.Outcome
-	50, // 36: procpool.v1.MapRequest.items:type_name -> procpool.v1.Batch
-	51, // 37: procpool.v1.MapRequest.json:type_name -> google.protobuf.ListValue
-	29, // 38: procpool.v1.MapResponse.accepted:type_name -> procpool.v1.CallAccepted
-	52, // 39: procpool.v1.MapResponse.results:type_name -> procpool.v1.Results
-	53, // 40: procpool.v1.MapResponse.failures:type_name -> procpool.v1.Failure
-	54, // 41: procpool.v1.MapResponse.outputs:type_name -> procpool.v1.TaskOutput
-	47, // 42: procpool.v1.ApplyAsyncRequest.task_timeout:type_name -> google.protobuf.Duration
-	47, // 43: procpool.v1.ApplyAsyncRequest.queue_timeout:type_name -> google.protobuf.Duration
-	49, // 44: procpool.v1.ApplyAsyncRequest.retry_on:type_name -> procpool.v1.Outcome
-	50, // 45: procpool.v1.ApplyAsyncRequest.items:type_name -> procpool.v1.Batch
-	51, // 46: procpool.v1.ApplyAsyncRequest.json:type_name -> google.protobuf.ListValue
-	29, // 47: procpool.v1.ApplyAsyncResponse.accepted:type_name -> procpool.v1.CallAccepted
-	52, // 48: procpool.v1.ApplyAsyncResponse.results:type_name -> procpool.v1.Results
-	53, // 49: procpool.v1.ApplyAsyncResponse.failures:type_name -> procpool.v1.Failure
-	54, // 50: procpool.v1.ApplyAsyncResponse.outputs:type_name -> procpool.v1.TaskOutput
-	47, // 51: procpool.v1.ApplyRequest.task_timeout:type_name -> google.protobuf.Duration
-	47, // 52: procpool.v1.ApplyRequest.queue_timeout:type_name -> google.protobuf.Duration
-	49, // 53: procpool.v1.ApplyRequest.retry_on:type_name -> procpool.v1.Outcome
-	55, // 54: procpool.v1.ApplyRequest.json:type_name -> google.protobuf.Value
-	55, // 55: procpool.v1.ApplyResponse.json:type_name -> google.protobuf.Value
-	53, // 56: procpool.v1.ApplyResponse.failure:type_name -> procpool.v1.Failure
-	8,  // 57: procpool.v1.ResizePoolResponse.pool:type_name -> procpool.v1.Pool
-	7,  // 58: procpool.v1.RestartPoolRequest.program:type_name -> procpool.v1.Program
-	8,  // 59: procpool.v1.RestartPoolResponse.pool:type_name -> procpool.v1.Pool
-	3,  // 60: procpool.v1.PoolService.Describe:input_type -> procpool.v1.DescribeRequest
-	12, // 61: procpool.v1.PoolService.CreatePool:input_type -> procpool.v1.CreatePoolRequest
-	14, // 62: procpool.v1.PoolService.OpenPool:input_type -> procpool.v1.OpenPoolRequest
-	19, // 63: procpool.v1.PoolService.GetPool:input_type -> procpool.v1.GetPoolRequest
-	21, // 64: procpool.v1.PoolService.ListPools:input_type -> procpool.v1.ListPoolsRequest
-	23, // 65: procpool.v1.PoolService.ListWorkers:input_type -> procpool.v1.ListWorkersRequest
-	25, // 66: procpool.v1.PoolService.ListCalls:input_type -> procpool.v1.ListCallsRequest
-	27, // 67: procpool.v1.PoolService.Map:input_type -> procpool.v1.MapRequest
-	30, // 68: procpool.v1.PoolService.ApplyAsync:input_type -> procpool.v1.ApplyAsyncRequest
-	32, // 69: procpool.v1.PoolService.Apply:input_type -> procpool.v1.ApplyRequest
-	34, // 70: procpool.v1.PoolService.Cancel:input_type -> procpool.v1.CancelRequest
-	17, // 71: procpool.v1.PoolService.Logs:input_type -> procpool.v1.LogsRequest
-	36, // 72: procpool.v1.PoolService.ClosePool:input_type -> procpool.v1.ClosePoolRequest
-	38, // 73: procpool.v1.PoolService.JoinPool:input_type -> procpool.v1.JoinPoolRequest
-	40, // 74: procpool.v1.PoolService.TerminatePool:input_type -> procpool.v1.TerminatePoolRequest
-	42, // 75: procpool.v1.PoolService.ResizePool:input_type -> procpool.v1.ResizePoolRequest
-	44, // 76: procpool.v1.PoolService.RestartPool:input_type -> procpool.v1.RestartPoolRequest
-	4,  // 77: procpool.v1.PoolService.Describe:output_type -> procpool.v1.DescribeResponse
-	13, // 78: procpool.v1.PoolService.CreatePool:output_type -> procpool.v1.CreatePoolResponse
-	15, // 79: procpool.v1.PoolService.OpenPool:output_type -> procpool.v1.OpenPoolResponse
-	20, // 80: procpool.v1.PoolService.GetPool:output_type -> procpool.v1.GetPoolResponse
-	22, // 81: procpool.v1.PoolService.ListPools:output_type -> procpool.v1.ListPoolsResponse
-	24, // 82: procpool.v1.PoolService.ListWorkers:output_type -> procpool.v1.ListWorkersResponse
-	26, // 83: procpool.v1.PoolService.ListCalls:output_type -> procpool.v1.ListCallsResponse
-	28, // 84: procpool.v1.PoolService.Map:output_type -> procpool.v1.MapResponse
-	31, // 85: procpool.v1.PoolService.ApplyAsync:output_type -> procpool.v1.ApplyAsyncResponse
-	33, // 86: procpool.v1.PoolService.Apply:output_type -> procpool.v1.ApplyResponse
-	35, // 87: procpool.v1.PoolService.Cancel:output_type -> procpool.v1.CancelResponse
-	18, // 88: procpool.v1.PoolService.Logs:output_type -> procpool.v1.LogsResponse
-	37, // 89: procpool.v1.PoolService.ClosePool:output_type -> procpool.v1.ClosePoolResponse
-	39, // 90: procpool.v1.PoolService.JoinPool:output_type -> procpool.v1.JoinPoolResponse
-	41, // 91: procpool.v1.PoolService.TerminatePool:output_type -> procpool.v1.TerminatePoolResponse
-	43, // 92: procpool.v1.PoolService.ResizePool:output_type -> procpool.v1.ResizePoolResponse
-	45, // 93: procpool.v1.PoolService.RestartPool:output_type -> procpool.v1.RestartPoolResponse
-	77, // [77:94] is the sub-list for method output_type
-	60, // [60:77] is the sub-list for method input_type
-	60, // [60:60] is the sub-list for extension type_name
-	60, // [60:60] is the sub-list for extension extendee
-	0,  // [0:60] is the sub-list for field type_name
+	10, // 11: procpool.v1.Pool.functions:type_name -> procpool.v1.PoolFunction
+	52, // 12: procpool.v1.Pool.created:type_name -> google.protobuf.Timestamp
+	54, // 13: procpool.v1.Pool.last_exit:type_name -> procpool.v1.WorkerExit
+	53, // 14: procpool.v1.Pool.run_time:type_name -> google.protobuf.Duration
+	53, // 15: procpool.v1.Pool.wait_time:type_name -> google.protobuf.Duration
+	2,  // 16: procpool.v1.Worker.state:type_name -> procpool.v1.WorkerState
+	52, // 17: procpool.v1.Worker.started:type_name -> google.protobuf.Timestamp
+	52, // 18: procpool.v1.Worker.since:type_name -> google.protobuf.Timestamp
+	53, // 19: procpool.v1.Worker.cpu_time:type_name -> google.protobuf.Duration
+	52, // 20: procpool.v1.Call.started:type_name -> google.protobuf.Timestamp
+	52, // 21: procpool.v1.Call.oldest_since:type_name -> google.protobuf.Timestamp
+	7,  // 22: procpool.v1.CreatePoolRequest.spec:type_name -> procpool.v1.PoolSpec
+	9,  // 23: procpool.v1.CreatePoolResponse.pool:type_name -> procpool.v1.Pool
+	7,  // 24: procpool.v1.OpenPoolRequest.spec:type_name -> procpool.v1.PoolSpec
+	9,  // 25: procpool.v1.OpenPoolResponse.opened:type_name -> procpool.v1.Pool
+	17, // 26: procpool.v1.OpenPoolResponse.outputs:type_name -> procpool.v1.WorkerOutput
+	54, // 27: procpool.v1.OpenPoolResponse.exits:type_name -> procpool.v1.WorkerExit
+	1,  // 28: procpool.v1.OpenPoolResponse.state:type_name -> procpool.v1.PoolState
+	52, // 29: procpool.v1.WorkerOutput.time:type_name -> google.protobuf.Timestamp
+	17, // 30: procpool.v1.LogsResponse.outputs:type_name -> procpool.v1.WorkerOutput
+	54, // 31: procpool.v1.LogsResponse.exits:type_name -> procpool.v1.WorkerExit
+	9,  // 32: procpool.v1.GetPoolResponse.pool:type_name -> procpool.v1.Pool
+	9,  // 33: procpool.v1.ListPoolsResponse.pools:type_name -> procpool.v1.Pool
+	11, // 34: procpool.v1.ListWorkersResponse.workers:type_name -> procpool.v1.Worker
+	12, // 35: procpool.v1.ListCallsResponse.calls:type_name -> procpool.v1.Call
+	53, // 36: procpool.v1.MapRequest.task_timeout:type_name -> google.protobuf.Duration
+	53, // 37: procpool.v1.MapRequest.queue_timeout:type_name -> google.protobuf.Duration
+	55, // 38: procpool.v1.MapRequest.retry_on:type_name -> procpool.v1.Outcome
+	56, // 39: procpool.v1.MapRequest.items:type_name -> procpool.v1.Batch
+	57, // 40: procpool.v1.MapRequest.json:type_name -> google.protobuf.ListValue
+	30, // 41: procpool.v1.MapResponse.accepted:type_name -> procpool.v1.CallAccepted
+	58, // 42: procpool.v1.MapResponse.results:type_name -> procpool.v1.Results
+	59, // 43: procpool.v1.MapResponse.failures:type_name -> procpool.v1.Failure
+	60, // 44: procpool.v1.MapResponse.outputs:type_name -> procpool.v1.TaskOutput
+	53, // 45: procpool.v1.ApplyAsyncRequest.task_timeout:type_name -> google.protobuf.Duration
+	53, // 46: procpool.v1.ApplyAsyncRequest.queue_timeout:type_name -> google.protobuf.Duration
+	55, // 47: procpool.v1.ApplyAsyncRequest.retry_on:type_name -> procpool.v1.Outcome
+	56, // 48: procpool.v1.ApplyAsyncRequest.items:type_name -> procpool.v1.Batch
+	57, // 49: procpool.v1.ApplyAsyncRequest.json:type_name -> google.protobuf.ListValue
+	30, // 50: procpool.v1.ApplyAsyncResponse.accepted:type_name -> procpool.v1.CallAccepted
+	58, // 51: procpool.v1.ApplyAsyncResponse.results:type_name -> procpool.v1.Results
+	59, // 52: procpool.v1.ApplyAsyncResponse.failures:type_name -> procpool.v1.Failure
+	60, // 53: procpool.v1.ApplyAsyncResponse.outputs:type_name -> procpool.v1.TaskOutput
+	53, // 54: procpool.v1.ApplyRequest.task_timeout:type_name -> google.protobuf.Duration
+	53, // 55: procpool.v1.ApplyRequest.queue_timeout:type_name -> google.protobuf.Duration
+	55, // 56: procpool.v1.ApplyRequest.retry_on:type_name -> procpool.v1.Outcome
+	61, // 57: procpool.v1.ApplyRequest.json:type_name -> google.protobuf.Value
+	61, // 58: procpool.v1.ApplyResponse.json:type_name -> google.protobuf.Value
+	59, // 59: procpool.v1.ApplyResponse.failure:type_name -> procpool.v1.Failure
+	39, // 60: procpool.v1.WatchResponse.snapshot:type_name -> procpool.v1.WatchSnapshot
+	40, // 61: procpool.v1.WatchResponse.events:type_name -> procpool.v1.WatchEvent
+	9,  // 62: procpool.v1.WatchSnapshot.pools:type_name -> procpool.v1.Pool
+	11, // 63: procpool.v1.WatchSnapshot.workers:type_name -> procpool.v1.Worker
+	12, // 64: procpool.v1.WatchSnapshot.calls:type_name -> procpool.v1.Call
+	52, // 65: procpool.v1.WatchEvent.time:type_name -> google.protobuf.Timestamp
+	3,  // 66: procpool.v1.WatchEvent.kind:type_name -> procpool.v1.WatchKind
+	1,  // 67: procpool.v1.WatchEvent.state:type_name -> procpool.v1.PoolState
+	41, // 68: procpool.v1.WatchEvent.call:type_name -> procpool.v1.WatchCall
+	52, // 69: procpool.v1.WatchCall.started:type_name -> google.protobuf.Timestamp
+	9,  // 70: procpool.v1.ResizePoolResponse.pool:type_name -> procpool.v1.Pool
+	8,  // 71: procpool.v1.RestartPoolRequest.program:type_name -> procpool.v1.Program
+	9,  // 72: procpool.v1.RestartPoolResponse.pool:type_name -> procpool.v1.Pool
+	4,  // 73: procpool.v1.PoolService.Describe:input_type -> procpool.v1.DescribeRequest
+	13, // 74: procpool.v1.PoolService.CreatePool:input_type -> procpool.v1.CreatePoolRequest
+	15, // 75: procpool.v1.PoolService.OpenPool:input_type -> procpool.v1.OpenPoolRequest
+	20, // 76: procpool.v1.PoolService.GetPool:input_type -> procpool.v1.GetPoolRequest
+	22, // 77: procpool.v1.PoolService.ListPools:input_type -> procpool.v1.ListPoolsRequest
+	24, // 78: procpool.v1.PoolService.ListWorkers:input_type -> procpool.v1.ListWorkersRequest
+	26, // 79: procpool.v1.PoolService.ListCalls:input_type -> procpool.v1.ListCallsRequest
+	28, // 80: procpool.v1.PoolService.Map:input_type -> procpool.v1.MapRequest
+	31, // 81: procpool.v1.PoolService.ApplyAsync:input_type -> procpool.v1.ApplyAsyncRequest
+	33, // 82: procpool.v1.PoolService.Apply:input_type -> procpool.v1.ApplyRequest
+	35, // 83: procpool.v1.PoolService.Cancel:input_type -> procpool.v1.CancelRequest
+	18, // 84: procpool.v1.PoolService.Logs:input_type -> procpool.v1.LogsRequest
+	37, // 85: procpool.v1.PoolService.Watch:input_type -> procpool.v1.WatchRequest
+	42, // 86: procpool.v1.PoolService.ClosePool:input_type -> procpool.v1.ClosePoolRequest
+	44, // 87: procpool.v1.PoolService.JoinPool:input_type -> procpool.v1.JoinPoolRequest
+	46, // 88: procpool.v1.PoolService.TerminatePool:input_type -> procpool.v1.TerminatePoolRequest
+	48, // 89: procpool.v1.PoolService.ResizePool:input_type -> procpool.v1.ResizePoolRequest
+	50, // 90: procpool.v1.PoolService.RestartPool:input_type -> procpool.v1.RestartPoolRequest
+	5,  // 91: procpool.v1.PoolService.Describe:output_type -> procpool.v1.DescribeResponse
+	14, // 92: procpool.v1.PoolService.CreatePool:output_type -> procpool.v1.CreatePoolResponse
+	16, // 93: procpool.v1.PoolService.OpenPool:output_type -> procpool.v1.OpenPoolResponse
+	21, // 94: procpool.v1.PoolService.GetPool:output_type -> procpool.v1.GetPoolResponse
+	23, // 95: procpool.v1.PoolService.ListPools:output_type -> procpool.v1.ListPoolsResponse
+	25, // 96: procpool.v1.PoolService.ListWorkers:output_type -> procpool.v1.ListWorkersResponse
+	27, // 97: procpool.v1.PoolService.ListCalls:output_type -> procpool.v1.ListCallsResponse
+	29, // 98: procpool.v1.PoolService.Map:output_type -> procpool.v1.MapResponse
+	32, // 99: procpool.v1.PoolService.ApplyAsync:output_type -> procpool.v1.ApplyAsyncResponse
+	34, // 100: procpool.v1.PoolService.Apply:output_type -> procpool.v1.ApplyResponse
+	36, // 101: procpool.v1.PoolService.Cancel:output_type -> procpool.v1.CancelResponse
+	19, // 102: procpool.v1.PoolService.Logs:output_type -> procpool.v1.LogsResponse
+	38, // 103: procpool.v1.PoolService.Watch:output_type -> procpool.v1.WatchResponse
+	43, // 104: procpool.v1.PoolService.ClosePool:output_type -> procpool.v1.ClosePoolResponse
+	45, // 105: procpool.v1.PoolService.JoinPool:output_type -> procpool.v1.JoinPoolResponse
+	47, // 106: procpool.v1.PoolService.TerminatePool:output_type -> procpool.v1.TerminatePoolResponse
+	49, // 107: procpool.v1.PoolService.ResizePool:output_type -> procpool.v1.ResizePoolResponse
+	51, // 108: procpool.v1.PoolService.RestartPool:output_type -> procpool.v1.RestartPoolResponse
+	91, // [91:109] is the sub-list for method output_type
+	73, // [73:91] is the sub-list for method input_type
+	73, // [73:73] is the sub-list for extension type_name
+	73, // [73:73] is the sub-list for extension extendee
+	0,  // [0:73] is the sub-list for field type_name
 }
 
 func init() { file_procpool_v1_pool_proto_init() }
@@ -3882,8 +4500,8 @@ func file_procpool_v1_pool_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_procpool_v1_pool_proto_rawDesc), len(file_procpool_v1_pool_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   43,
+			NumEnums:      4,
+			NumMessages:   48,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

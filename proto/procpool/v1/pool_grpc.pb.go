@@ -33,6 +33,7 @@ const (
 	PoolService_Apply_FullMethodName         = "/procpool.v1.PoolService/Apply"
 	PoolService_Cancel_FullMethodName        = "/procpool.v1.PoolService/Cancel"
 	PoolService_Logs_FullMethodName          = "/procpool.v1.PoolService/Logs"
+	PoolService_Watch_FullMethodName         = "/procpool.v1.PoolService/Watch"
 	PoolService_ClosePool_FullMethodName     = "/procpool.v1.PoolService/ClosePool"
 	PoolService_JoinPool_FullMethodName      = "/procpool.v1.PoolService/JoinPool"
 	PoolService_TerminatePool_FullMethodName = "/procpool.v1.PoolService/TerminatePool"
@@ -74,6 +75,10 @@ type PoolServiceClient interface {
 	// Logs is what workers wrote and how they ended, of a pool or of all, whoever has made them: the last of it, and with follow what
 	// comes. It never holds up a worker. The stream ends with the pool, and when the daemon stops.
 	Logs(ctx context.Context, in *LogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LogsResponse], error)
+	// Watch is what happens, of a pool or of all: pools, workers and calls that come, change and go. The first message is how things stand, the others
+	// what has happened since. It never holds up a pool: what the client does not read in time is dropped, oldest first, and counted. There are no
+	// items, results, arguments or output in it. The stream ends with the pool, and when the daemon stops.
+	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error)
 	// ClosePool refuses new calls; those accepted run to their end, then the pool is released. Idempotent.
 	ClosePool(ctx context.Context, in *ClosePoolRequest, opts ...grpc.CallOption) (*ClosePoolResponse, error)
 	// JoinPool waits until every worker of a closed or terminated pool has been reaped. FAILED_PRECONDITION for an open pool;
@@ -243,6 +248,25 @@ func (c *poolServiceClient) Logs(ctx context.Context, in *LogsRequest, opts ...g
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type PoolService_LogsClient = grpc.ServerStreamingClient[LogsResponse]
 
+func (c *poolServiceClient) Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &PoolService_ServiceDesc.Streams[4], PoolService_Watch_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchRequest, WatchResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type PoolService_WatchClient = grpc.ServerStreamingClient[WatchResponse]
+
 func (c *poolServiceClient) ClosePool(ctx context.Context, in *ClosePoolRequest, opts ...grpc.CallOption) (*ClosePoolResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ClosePoolResponse)
@@ -327,6 +351,10 @@ type PoolServiceServer interface {
 	// Logs is what workers wrote and how they ended, of a pool or of all, whoever has made them: the last of it, and with follow what
 	// comes. It never holds up a worker. The stream ends with the pool, and when the daemon stops.
 	Logs(*LogsRequest, grpc.ServerStreamingServer[LogsResponse]) error
+	// Watch is what happens, of a pool or of all: pools, workers and calls that come, change and go. The first message is how things stand, the others
+	// what has happened since. It never holds up a pool: what the client does not read in time is dropped, oldest first, and counted. There are no
+	// items, results, arguments or output in it. The stream ends with the pool, and when the daemon stops.
+	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error
 	// ClosePool refuses new calls; those accepted run to their end, then the pool is released. Idempotent.
 	ClosePool(context.Context, *ClosePoolRequest) (*ClosePoolResponse, error)
 	// JoinPool waits until every worker of a closed or terminated pool has been reaped. FAILED_PRECONDITION for an open pool;
@@ -387,6 +415,9 @@ func (UnimplementedPoolServiceServer) Cancel(context.Context, *CancelRequest) (*
 }
 func (UnimplementedPoolServiceServer) Logs(*LogsRequest, grpc.ServerStreamingServer[LogsResponse]) error {
 	return status.Error(codes.Unimplemented, "method Logs not implemented")
+}
+func (UnimplementedPoolServiceServer) Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error {
+	return status.Error(codes.Unimplemented, "method Watch not implemented")
 }
 func (UnimplementedPoolServiceServer) ClosePool(context.Context, *ClosePoolRequest) (*ClosePoolResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ClosePool not implemented")
@@ -604,6 +635,17 @@ func _PoolService_Logs_Handler(srv interface{}, stream grpc.ServerStream) error 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type PoolService_LogsServer = grpc.ServerStreamingServer[LogsResponse]
 
+func _PoolService_Watch_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(PoolServiceServer).Watch(m, &grpc.GenericServerStream[WatchRequest, WatchResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type PoolService_WatchServer = grpc.ServerStreamingServer[WatchResponse]
+
 func _PoolService_ClosePool_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ClosePoolRequest)
 	if err := dec(in); err != nil {
@@ -775,6 +817,11 @@ var PoolService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Logs",
 			Handler:       _PoolService_Logs_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Watch",
+			Handler:       _PoolService_Watch_Handler,
 			ServerStreams: true,
 		},
 	},

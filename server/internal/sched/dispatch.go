@@ -157,6 +157,9 @@ func (p *Pool) send(w *worker, c *call, n int) bool {
 		if part.N == 0 {
 			break
 		}
+		if k.N == 0 {
+			k.Waited = p.now - part.batch.added
+		}
 		k.Parts = append(k.Parts, part)
 		k.N += part.N
 		bytes += part.Bytes

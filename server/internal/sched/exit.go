@@ -138,5 +138,5 @@ func (p *Pool) lose(w *worker, k *chunk, why any) {
 		return
 	}
 	d := p.fail(c, parts, k.Attempt, o, r)
-	d.Worker, d.Why = w.id, why
+	d.Worker, d.Why, d.Ran = w.id, why, p.now-w.clocked
 }

@@ -12,7 +12,8 @@ type Info struct {
 	Spare      int
 	Generation int        // of the workers that are started
 	Calls      int        // that have not ended
-	Pending    uint64     // tasks that were added and have no outcome
+	Pending    uint64     // tasks that were added and have no outcome…
+	Queued     uint64     // …and those of them that no worker holds
 	Done       uint64     // tasks that have had one
 	Functions  []Function // nil until a worker has said Hello
 }
@@ -61,6 +62,9 @@ type CallInfo struct {
 // Info describes the pool.
 func (p *Pool) Info() Info {
 	i := Info{State: p.State(), Workers: p.target, Starting: p.starting, Spare: p.spares, Generation: p.generation.number, Calls: len(p.calls), Pending: p.pending, Done: p.done}
+	for _, c := range p.calls {
+		i.Queued += uint64(c.queued)
+	}
 	for _, f := range p.functions {
 		i.Functions = append(i.Functions, f.Function)
 	}

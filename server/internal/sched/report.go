@@ -78,11 +78,11 @@ func (p *Pool) absorb(k *chunk, r *Report) {
 			c.failed++
 			continue
 		}
-		p.deliverReport(k, r, f.Offset)
+		p.deliverReport(k, r, f.Offset, ran/moment(n))
 		parts := p.settle(k, nil, 1)
 		p.requeue(c, parts, attempts)
 	}
-	p.deliverReport(k, r, r.First+r.N)
+	p.deliverReport(k, r, r.First+r.N, ran/moment(n))
 	if k.done == k.end {
 		p.drop(k)
 	}
@@ -98,8 +98,8 @@ func (p *Pool) settle(k *chunk, parts []Part, n int) []Part {
 	return parts
 }
 
-// deliverReport delivers the tasks of a report before place to.
-func (p *Pool) deliverReport(k *chunk, r *Report, to int) {
+// deliverReport delivers the tasks of a report before place to, each of which ran for about so long.
+func (p *Pool) deliverReport(k *chunk, r *Report, to int, each moment) {
 	c, first := k.call, k.done
 	if to == first {
 		return
@@ -115,6 +115,7 @@ func (p *Pool) deliverReport(k *chunk, r *Report, to int) {
 	c.unread += bytes
 	d := p.deliver(c, mark, to-first)
 	d.Attempts, d.Outcome, d.Report, d.First, d.Worker, d.Bytes = k.Attempt, Value, *r, first, k.worker.id, bytes
+	d.Ran = each * moment(to-first)
 }
 
 // Returned says that a worker has given back the tasks of a chunk from place from on. There is no harm in a place beyond the last one: it had

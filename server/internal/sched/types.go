@@ -211,6 +211,7 @@ type Chunk struct {
 	Attempt     int // from 1
 	Parts       []Part
 	N           int
+	Waited      time.Duration // how long ago its first task was added
 	TaskTimeout time.Duration
 	Deadline    time.Time
 }
@@ -220,13 +221,14 @@ type Delivery struct {
 	Parts    []Part // which tasks, in order
 	N        int
 	Attempts int
-	Outcome  Outcome  // of all of them; Value: Report.Ref holds the values from place First−Report.First on, except for Report.Failed
-	Report   Report   // for Outcome Value
-	First    int      // for Outcome Value: place in the chunk of the first task here. The tasks here are a run First…First+N−1 of the Report's
-	Worker   WorkerID // that ran the last attempt; 0: none
-	Bytes    int      // for Outcome Value: size of the values; comes back in Written, to the byte
-	Reason   Reason   // for the other outcomes
-	Why      any      // for WorkerLost (and killed tasks): Exit.Why
+	Outcome  Outcome       // of all of them; Value: Report.Ref holds the values from place First−Report.First on, except for Report.Failed
+	Report   Report        // for Outcome Value
+	First    int           // for Outcome Value: place in the chunk of the first task here. The tasks here are a run First…First+N−1 of the Report's
+	Worker   WorkerID      // that ran the last attempt; 0: none
+	Bytes    int           // for Outcome Value: size of the values; comes back in Written, to the byte
+	Ran      time.Duration // how long the tasks ran, together; those of one Report in equal shares. 0: they did not run
+	Reason   Reason        // for the other outcomes
+	Why      any           // for WorkerLost (and killed tasks): Exit.Why
 }
 
 // Effect is something the shell must do. Which fields are set depends on Kind.

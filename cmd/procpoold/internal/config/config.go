@@ -27,6 +27,7 @@ type Config struct {
 	LogLevel     string
 	LogFormat    string
 	Cgroup       string
+	Metrics      string // empty: nowhere
 	ConfDir      string
 	Pools        []Pool // by name
 

@@ -67,6 +67,8 @@ var daemonKeys = []key[Config]{
 	newKey("drain_timeout", duration, func(c *Config) *time.Duration { return &c.DrainTimeout }, "60s", "how long accepted calls may go on after SIGTERM"),
 	newKey("log_level", oneOf("trace", "debug", "info", "warn", "error"), func(c *Config) *string { return &c.LogLevel }, "info", "how much it logs"),
 	newKey("log_format", oneOf("text", "json"), func(c *Config) *string { return &c.LogFormat }, "text", "how it logs"),
+	newKey("metrics", ofString("unix:PATH|127.0.0.1:PORT", "127.0.0.1:9464", func(s string) (string, error) { return s, nil }, strconv.Quote), func(c *Config) *string { return &c.Metrics }, "nowhere",
+		"where Prometheus metrics are served"),
 	newKey("cgroup", place, func(c *Config) *string { return &c.Cgroup }, "auto",
 		"where workers have cgroups of their own: auto, below the daemon's if that has been delegated; off; or a directory"),
 	newKey("limit_calls", count(1), func(c *Config) *int { return &c.limitCalls }, "4096", "calls of one user at a time; all users together have four times that"),
