@@ -89,13 +89,13 @@ func (ps *poolService) Watch(r *pb.WatchRequest, stream grpc.ServerStreamingServ
 		}
 	}
 	for _, c := range snapshot.Calls {
-		if !mayRead(reader, c.Uid) {
+		if !s.sees(reader, int64(c.Uid)) {
 			c.Uid, c.Pid, c.Program, c.Label = 0, 0, "", ""
 		}
 	}
 	for _, p := range snapshot.Pools {
 		p.Command = nil
-		p.LastExit = withoutWords(p.LastExit, mayRead(reader, p.Uid))
+		p.LastExit = withoutWords(p.LastExit, s.sees(reader, int64(p.Uid)))
 	}
 	if err := stream.Send(&pb.WatchResponse{Snapshot: snapshot}); err != nil {
 		return err
@@ -119,19 +119,18 @@ func (ps *poolService) Watch(r *pb.WatchRequest, stream grpc.ServerStreamingServ
 	}
 }
 
-// mayRead tells whether who makes an RPC may know what a user calls its calls, which process makes them, and what the daemon says about them. The user
-// itself may, and those who could look into the daemon anyway.
-func mayRead(reader peerInfo, owner uint32) bool {
-	return !reader.known || reader.uid == owner || reader.uid == 0 || reader.uid == ownUID()
+// sees tells whether a client may see what belongs to a user: with names and reasons. The user itself may, and those who could look into the daemon anyway.
+func (s *Server) sees(peer peerInfo, owner int64) bool {
+	return !peer.known || peer.uid == 0 || peer.uid == ownUID() || int64(peer.uid) == owner
 }
 
 // forReader is an event of a pool without what its reader may not know.
 func (p *pool) forReader(reader peerInfo, e *pb.WatchEvent) *pb.WatchEvent {
-	owner := p.uid
+	owner := int64(p.uid)
 	if e.Call != nil {
-		owner = e.Call.Uid
+		owner = int64(e.Call.Uid)
 	}
-	if mayRead(reader, owner) {
+	if p.server.sees(reader, owner) {
 		return e
 	}
 	e = proto.CloneOf(e)
