@@ -67,8 +67,10 @@ func (w *watched) hear(m *pb.WatchResponse, err error) {
 		switch {
 		case e.Kind == pb.WatchKind_WATCH_KIND_CALL_BEGUN:
 			short += " " + e.Call.Function // how many tasks have come by then is chance
+		case e.Call != nil && e.Cause != "":
+			short += " " + e.Call.Function + " " + e.Cause // so is this
 		case e.Call != nil:
-			short += fmt.Sprintf(" %s %d/%d/%d %t %s", e.Call.Function, e.Call.AcceptedTasks, e.Call.DoneTasks, e.Call.FailedTasks, e.Call.Cancelled, e.Cause)
+			short += fmt.Sprintf(" %s %d/%d/%d %t", e.Call.Function, e.Call.AcceptedTasks, e.Call.DoneTasks, e.Call.FailedTasks, e.Call.Cancelled)
 		case e.Worker != "":
 			short += fmt.Sprintf(" %s %s", e.Worker, e.Cause)
 		case e.State != 0:
@@ -130,7 +132,7 @@ func TestWatchTellsWhatHappens(t *testing.T) {
 	}
 	for _, w := range []*watched{all, one} {
 		w.hears(t, "worker_exited "+name+" "+name+"-1 signal", "call_ended "+name+" do 1/1/1 false")
-		w.hears(t, "call_ended "+name+" nobody 1/0/0 false unknown_function")
+		w.hears(t, "call_ended "+name+" nobody unknown_function")
 	}
 	exit := all.event("worker_exited " + name + " " + name + "-1 signal")
 	if exit.Pid == 0 || !strings.Contains(exit.Reason, "SIGKILL") || exit.Time.AsTime().IsZero() {
@@ -146,6 +148,8 @@ func TestWatchTellsWhatHappens(t *testing.T) {
 		}
 		return ""
 	})
+	all.mu.Lock()
+	defer all.mu.Unlock()
 	if all.ended || all.err != nil {
 		t.Errorf("the stream of all pools: ended %t, error %v", all.ended, all.err)
 	}
