@@ -145,7 +145,7 @@ With a running procpoold it makes pools, runs their functions, and shows what go
 	})
 	root.AddCommand(
 		newMapCommand(&g), newApplyCommand(&g),
-		newCreateCommand(&g), newResizeCommand(&g), newRestartCommand(&g), newPoolsCommand(&g), newWorkersCommand(&g), newCallsCommand(&g), newLogsCommand(&g),
+		newCreateCommand(&g), newResizeCommand(&g), newRestartCommand(&g), newTopCommand(&g), newPoolsCommand(&g), newWorkersCommand(&g), newCallsCommand(&g), newLogsCommand(&g),
 		newCloseCommand(&g), newJoinCommand(&g), newTerminateCommand(&g), newCancelCommand(&g),
 		newBenchCommand(&g), newBenchSideCommand(&g), newBenchFloorCommand(), newAddrCommand(&g), newDoctorCommand(&g), newVersionCommand(),
 	)
