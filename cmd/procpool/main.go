@@ -28,7 +28,8 @@ func main() {
 // Exit statuses, beside the number of failed items from 1 to 100 and 128 plus the number of a signal.
 const (
 	statusManyFailed = 101 // more than 100 items failed
-	statusFailure    = 255 // procpool itself failed, or was called wrongly
+	// 124: see statusTimeout
+	statusFailure = 255 // procpool itself failed, or was called wrongly
 )
 
 // statusError is an error that has been reported already.
@@ -145,8 +146,8 @@ With a running procpoold it makes pools, runs their functions, and shows what go
 	})
 	root.AddCommand(
 		newMapCommand(&g), newApplyCommand(&g),
-		newCreateCommand(&g), newResizeCommand(&g), newRestartCommand(&g), newTopCommand(&g), newPoolsCommand(&g), newWorkersCommand(&g), newCallsCommand(&g), newLogsCommand(&g),
-		newCloseCommand(&g), newJoinCommand(&g), newTerminateCommand(&g), newCancelCommand(&g),
+		withTimeout(newCreateCommand(&g)), withTimeout(newResizeCommand(&g)), withTimeout(newRestartCommand(&g)), newTopCommand(&g), newPoolsCommand(&g), newWorkersCommand(&g), newCallsCommand(&g), newLogsCommand(&g),
+		withTimeout(newCloseCommand(&g)), withTimeout(newJoinCommand(&g)), withTimeout(newTerminateCommand(&g)), withTimeout(newCancelCommand(&g)),
 		newBenchCommand(&g), newBenchSideCommand(&g), newBenchFloorCommand(), newAddrCommand(&g), newDoctorCommand(&g), newVersionCommand(),
 	)
 	root.AddCommand(newTopics()...)

@@ -135,7 +135,7 @@ func (c change) usage(pool string) (memory, cpu cell) {
 
 func (c change) poolGrid() *grid {
 	g := &grid{columns: []column{
-		{name: "POOL", most: 24},
+		{name: "POOL", most: 20},
 		{name: "STATE"},
 		{name: "BUSY", right: true},
 		{name: "CALLS", right: true, rank: 3},
@@ -283,7 +283,7 @@ func (c change) headline() (about, sums string) {
 		}
 	}
 	memory, cpu := c.usage("")
-	sums = fmt.Sprintf("%d pools, %d/%d busy, %d calls, %d queued, %s tasks/s, %s failed/s, %s mem, %s%% cpu", len(c.now.pools), busy, workers, len(c.now.calls), queued,
+	sums = fmt.Sprintf("%s, %d/%d busy, %s, %d queued, %s tasks/s, %s failed/s, %s mem, %s%% cpu", plural(len(c.now.pools), "pool"), busy, workers, plural(len(c.now.calls), "call"), queued,
 		rateCell(done, c.passed()).text, rateCell(failed, c.passed()).text, memory.text, cpu.text)
 	return about, sums
 }

@@ -145,8 +145,7 @@ Nothing is dropped.`,
 }
 
 func newRestartCommand(g *globals) *cobra.Command {
-	var timeout time.Duration
-	cmd := &cobra.Command{
+	return &cobra.Command{
 		Use:   "restart POOL [flags] [-- PROGRAM [ARG...]]",
 		Short: "Replace the workers of a pool, one after the other",
 		Long: `Restart replaces all workers of a pool, perhaps by those of another PROGRAM, which then runs in the current directory and with the
@@ -166,11 +165,6 @@ It waits until the last worker has been replaced. After the timeout, or when it 
 			return nil
 		},
 		RunE: withClient(g, func(ctx context.Context, c *client.Client, args []string) error {
-			if timeout > 0 {
-				var cancel context.CancelFunc
-				ctx, cancel = context.WithTimeout(ctx, timeout)
-				defer cancel()
-			}
 			pool, err := c.Pool(ctx, args[0])
 			if err != nil {
 				return err
@@ -184,8 +178,6 @@ It waits until the last worker has been replaced. After the timeout, or when it 
 		}),
 		DisableFlagsInUseLine: true,
 	}
-	cmd.Flags().DurationVar(&timeout, "timeout", 0, "wait no longer than this (default: until it is done)")
-	return cmd
 }
 
 var peerMatches = map[string]client.PeerMatch{"exact": client.PeerExact, "group": client.PeerGroup, "cgroup": client.PeerCgroup}
@@ -364,6 +356,7 @@ func newListCommand[M proto.Message](g *globals, use, short string, head, wide [
 	list func(ctx context.Context, c *client.Client, pool string) ([]M, error), row func(m M, now time.Time) []any,
 ) *cobra.Command {
 	var output string
+	var watch bool
 	cmd := &cobra.Command{
 		Use:   use,
 		Short: short,
@@ -374,21 +367,31 @@ func newListCommand[M proto.Message](g *globals, use, short string, head, wide [
 			return fmt.Errorf("-o %s: the output is table, wide or json", output)
 		}
 		return withClient(g, func(ctx context.Context, c *client.Client, args []string) error {
-			messages, err := list(ctx, c, strings.Join(args, ""))
+			columns := head
+			if output == "wide" {
+				columns = slices.Concat(head, wide)
+			}
+			look := func(ctx context.Context) ([]M, error) { return list(ctx, c, strings.Join(args, "")) }
+			table := func(w io.Writer, messages []M) error { return writeTable(w, columns, messages, row) }
+			if watch {
+				terminal := watchTerminal(cmd.OutOrStdout())
+				if output == "json" {
+					terminal = nil
+				}
+				return watchList(ctx, cmd.OutOrStdout(), terminal, look, table)
+			}
+			messages, err := look(ctx)
 			if err != nil {
 				return err
 			}
 			if output == "json" {
 				return writeJSONList(cmd.OutOrStdout(), messages)
 			}
-			columns := head
-			if output == "wide" {
-				columns = slices.Concat(head, wide)
-			}
-			return writeTable(cmd.OutOrStdout(), columns, messages, row)
+			return table(cmd.OutOrStdout(), messages)
 		})(cmd, args)
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "table, wide (with more columns) or json")
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "look again every second: the table is written anew on a terminal, else each row that has changed is a line of JSON")
 	return cmd
 }
 
@@ -401,7 +404,7 @@ func writeTable[M proto.Message](w io.Writer, head []string, messages []M, row f
 			if i > 0 {
 				fmt.Fprint(table, "\t")
 			}
-			s := fmt.Sprint(c)
+			s := printable(fmt.Sprint(c))
 			if s == "" {
 				s = "-"
 			}

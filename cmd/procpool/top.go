@@ -121,11 +121,11 @@ type looked struct {
 
 type lookAgain struct{}
 
-// patience is how long a look may take. The daemon answers at once, or it is stuck.
-const patience = 5 * time.Second
+// lookPatience is how long a look may take. The daemon answers at once, or it is stuck.
+const lookPatience = 5 * time.Second
 
 func (t *top) doLook() tea.Msg {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), lookPatience)
 	defer cancel()
 	m, err := t.look(ctx)
 	return looked{m, err}
@@ -347,7 +347,7 @@ func (t *top) remark() string {
 	}
 	for _, p := range t.sees.now.pools {
 		if exit := p.GetLastExit(); p.GetName() == name && exit != nil {
-			return fmt.Sprintf("%s: last worker lost %s ago: %s", printable(name), t.sees.age(exit.GetTime()).text, printable(exit.GetReason()))
+			return fmt.Sprintf("last worker lost %s ago: %s", t.sees.age(exit.GetTime()).text, printable(exit.GetReason()))
 		}
 	}
 	return ""
