@@ -10,6 +10,7 @@
 //   - call.go, call_service.go: a Map, ApplyAsync or Apply: its window, its outcomes, and the RPC that it lives in.
 //   - pool_service.go, describe.go, feed.go, output.go, logs.go: the other RPCs, answers for people, and what workers write and how they end,
 //     for the opener of a pool and for whoever asks.
+//   - tally.go, stats.go, watch.go: what is counted and told of a pool, for monitors and watchers.
 //   - json.go: the one place where payloads are looked into, for people who send JSON.
 //   - socket.go, peer.go: Unix sockets, who owns them, and who is at the other end.
 //   - errors.go: the one table from reasons to gRPC codes.
