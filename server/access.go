@@ -49,6 +49,7 @@ var rules = map[string]rule{
 	pb.PoolService_ListWorkers_FullMethodName:   forClients,
 	pb.PoolService_ListCalls_FullMethodName:     forClients,
 	pb.PoolService_Logs_FullMethodName:          forClients,
+	pb.PoolService_Watch_FullMethodName:         forClients,
 	pb.PoolService_Map_FullMethodName:           forClients,
 	pb.PoolService_ApplyAsync_FullMethodName:    forClients,
 	pb.PoolService_Apply_FullMethodName:         forClients,

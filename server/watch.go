@@ -88,14 +88,16 @@ func (ps *poolService) Watch(r *pb.WatchRequest, stream grpc.ServerStreamingServ
 			return err
 		}
 	}
-	for _, c := range snapshot.Calls {
-		if !s.sees(reader, int64(c.Uid)) {
-			c.Uid, c.Pid, c.Program, c.Label = 0, 0, "", ""
-		}
+	s.veilCalls(ctx, snapshot.Calls)
+	s.veilWorkers(ctx, snapshot.Workers)
+	byName := make(map[string]*pool)
+	for _, p := range pools {
+		byName[p.name] = p
 	}
-	for _, p := range snapshot.Pools {
-		p.Command = nil
-		p.LastExit = withoutWords(p.LastExit, s.sees(reader, int64(p.Uid)))
+	for _, info := range snapshot.Pools {
+		s.veilPool(ctx, byName[info.Name], info)
+		info.Command = nil
+		info.LastExit = withoutWords(info.LastExit)
 	}
 	if err := stream.Send(&pb.WatchResponse{Snapshot: snapshot}); err != nil {
 		return err
@@ -119,38 +121,34 @@ func (ps *poolService) Watch(r *pb.WatchRequest, stream grpc.ServerStreamingServ
 	}
 }
 
-// sees tells whether a client may see what belongs to a user: with names and reasons. The user itself may, and those who could look into the daemon anyway.
-func (s *Server) sees(peer peerInfo, owner int64) bool {
-	return !peer.known || peer.uid == 0 || peer.uid == ownUID() || int64(peer.uid) == owner
-}
-
 // forReader is an event of a pool without what its reader may not know.
 func (p *pool) forReader(reader peerInfo, e *pb.WatchEvent) *pb.WatchEvent {
 	owner := int64(p.uid)
-	if e.Call != nil {
+	switch {
+	case e.Call != nil:
 		owner = int64(e.Call.Uid)
+	case p.config.Load() != nil:
+		owner = nobody // it is the administrator's, and its workers serve many
 	}
 	if p.server.sees(reader, owner) {
 		return e
 	}
 	e = proto.CloneOf(e)
 	e.Reason = ""
-	if e.Call != nil {
-		e.Call.Uid, e.Call.Pid, e.Call.Label = 0, 0, ""
+	if c := e.Call; c != nil {
+		c.Id, c.Function, c.Label, c.Pid = "", "", "", 0
 	}
 	return e
 }
 
-// withoutWords is the end of a worker without what the worker wrote; and without its reason, unless the reader may know it.
-func withoutWords(e *pb.WorkerExit, reason bool) *pb.WorkerExit {
+// withoutWords is the end of a worker without what the worker wrote.
+func withoutWords(e *pb.WorkerExit) *pb.WorkerExit {
 	if e == nil {
 		return nil
 	}
-	short := &pb.WorkerExit{Worker: e.Worker, Pid: e.Pid, ExitCode: e.ExitCode, Signal: e.Signal, CoreDumped: e.CoreDumped, OomKilled: e.OomKilled, Time: e.Time}
-	if reason {
-		short.Reason = e.Reason
+	return &pb.WorkerExit{
+		Worker: e.Worker, Pid: e.Pid, ExitCode: e.ExitCode, Signal: e.Signal, CoreDumped: e.CoreDumped, OomKilled: e.OomKilled, Time: e.Time, Reason: e.Reason,
 	}
-	return short
 }
 
 // watch finds the pool to watch, or all pools, of which w then hears from the beginning, if they are made from now on.

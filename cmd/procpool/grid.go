@@ -191,7 +191,7 @@ func bytesCell(n uint64) cell {
 
 // took is a duration with two or three digits.
 func took(d time.Duration) cell {
-	text := ""
+	var text string
 	switch {
 	case d < time.Microsecond:
 		text = fmt.Sprintf("%dns", d)

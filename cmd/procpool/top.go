@@ -326,10 +326,10 @@ func (t *top) title(rows int) string {
 }
 
 func (t *top) nothing() string {
-	switch {
-	case t.view == poolsView:
+	switch t.view {
+	case poolsView:
 		return "There is no pool: procpool create NAME -- PROGRAM makes one."
-	case t.view == callsView:
+	case callsView:
 		return "There is no call now."
 	default:
 		return "There is no worker now."

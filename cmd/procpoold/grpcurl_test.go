@@ -40,7 +40,7 @@ func TestGrpcurlPage(t *testing.T) {
 		t.Fatal(err)
 	}
 	run, dir := newShell(t, d)
-	places := strings.NewReplacer(dir, "/srv/procpool", d.addr, "/run/user/1000/procpool/api.sock")
+	places := strings.NewReplacer(dir, "/srv/procpool", d.addr, "/run/user/1000/procpool/api.sock", findTool("grpcurl"), "/usr/bin/grpcurl")
 	for method := range methods(pb.PoolService_ServiceDesc.Methods, pb.PoolService_ServiceDesc.Streams) {
 		if !strings.Contains(string(page), "PoolService/"+method+"\n") && !strings.Contains(string(page), "PoolService/"+method+" &\n") {
 			t.Errorf("the page does not show %s", method)

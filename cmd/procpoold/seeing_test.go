@@ -111,7 +111,7 @@ func TestLogForTheJournal(t *testing.T) {
 			}
 			st := info.Sys().(*syscall.Stat_t)
 			cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "procpoold"), "--addr", filepath.Join(dir, "api.sock"))
-			cmd.Env = append(os.Environ(), "JOURNAL_STREAM="+c.stream(uint64(st.Dev), st.Ino))
+			cmd.Env = append(os.Environ(), "JOURNAL_STREAM="+c.stream(st.Dev, st.Ino))
 			cmd.Stderr = log
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)

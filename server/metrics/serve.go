@@ -44,7 +44,7 @@ func Serve(ctx context.Context, l net.Listener, c *Collector) error {
 		_, _ = io.WriteString(w, "the metrics of procpoold are at /metrics\n")
 	})
 	h := &http.Server{Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: 5 * time.Minute, MaxHeaderBytes: 64 << 10}
-	stop := context.AfterFunc(ctx, func() { h.Close() }) //nolint:errcheck // closing what is served tells nobody anything
+	stop := context.AfterFunc(ctx, func() { h.Close() })
 	defer stop()
 	if err := h.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve the metrics: %w", err)
