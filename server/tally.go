@@ -40,8 +40,11 @@ const (
 	OtherFunctions = "(other)"
 )
 
-// Bounds are the upper bounds of a Histogram's buckets, in seconds. The last bucket has no bound.
-var Bounds = [...]float64{1e-6, 1e-5, 1e-4, 5e-4, 1e-3, 5e-3, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60, 600}
+// Bounds are the upper bounds of a Histogram's buckets. The last bucket has no bound.
+var Bounds = [...]time.Duration{
+	time.Microsecond, 10 * time.Microsecond, 100 * time.Microsecond, 500 * time.Microsecond, time.Millisecond, 5 * time.Millisecond, 10 * time.Millisecond,
+	50 * time.Millisecond, 100 * time.Millisecond, 500 * time.Millisecond, time.Second, 5 * time.Second, 10 * time.Second, time.Minute, 10 * time.Minute,
+}
 
 // Histogram is how often something took how long.
 type Histogram struct {
@@ -49,9 +52,9 @@ type Histogram struct {
 	Sum     time.Duration
 }
 
-// Observe counts n times that something took so long, on average.
+// observe counts n times that something took so long, together.
 func (h *Histogram) observe(n int, sum time.Duration) {
-	each, i := sum.Seconds()/float64(n), 0
+	each, i := sum/time.Duration(n), 0
 	for i < len(Bounds) && each > Bounds[i] {
 		i++
 	}

@@ -122,7 +122,7 @@ func (m sender) histogram(d *prometheus.Desc, h *server.Histogram, labels ...str
 	buckets, n := make(map[float64]uint64, len(server.Bounds)), uint64(0)
 	for i, bound := range server.Bounds {
 		n += h.Buckets[i]
-		buckets[bound] = n
+		buckets[bound.Seconds()] = n
 	}
 	m.ch <- prometheus.MustNewConstHistogram(d, h.Count(), h.Sum.Seconds(), buckets, labels...)
 }
