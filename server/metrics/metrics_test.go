@@ -2,6 +2,7 @@ package metrics_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -44,6 +45,15 @@ var (
 	deaf  = workerproc.Func("deaf", func(context.Context, int) (int, error) { select {} })
 	spin  = workerproc.Func("spin", func(_ context.Context, ms int) (int, error) {
 		for began := time.Now(); time.Since(began) < time.Duration(ms)*time.Millisecond; {
+		}
+		return 0, nil
+	})
+	flood = workerproc.Func("flood", func(_ context.Context, lines int) (int, error) {
+		line := append(bytes.Repeat([]byte("x"), 32<<10), '\n')
+		for range lines {
+			if _, err := os.Stdout.Write(line); err != nil {
+				return 0, err
+			}
 		}
 		return 0, nil
 	})
@@ -327,7 +337,7 @@ func TestOutputIsCounted(t *testing.T) {
 	p := d.create(t, "p")
 	client.Apply(t.Context(), p, write, 3)
 	d.want(t, numbers{"procpool_output_lines_total pool=p": 3, "procpool_output_lines_dropped_total pool=p": 0})
-	client.Apply(t.Context(), p, write, 20_000)
+	client.Apply(t.Context(), p, flood, 500) // 16 MiB; 1 MiB a second may pass, after a burst of 4
 	eventually(t, func() string {
 		if n := d.scrape(t)["procpool_output_lines_dropped_total pool=p"]; n == 0 {
 			return "nothing was dropped"
