@@ -461,11 +461,12 @@ func (c *call) add(p *pool, m *wire.CallRequest) *refusal {
 		return nil
 	}
 	seg := &segment{batch: m.Items, ids: m.IDs, first: c.added, left: n}
+	bytes := m.Items.Total()
 	c.added += uint64(n)
 	c.mu.Lock()
 	c.heldItems += n
-	c.heldBytes += m.Items.Total()
-	c.charge(n, m.Items.Total())
+	c.heldBytes += bytes
+	c.charge(n, bytes)
 	if seg.ids != nil {
 		c.named = append(c.named, seg)
 	}
@@ -473,7 +474,7 @@ func (c *call) add(p *pool, m *wire.CallRequest) *refusal {
 	items := sched.Items{N: n, Small: m.Items.Small, Sizes: m.Items.Sizes, ItemSize: m.Items.ItemSize, Ref: seg}
 	p.post(func(now time.Time) {
 		c.items += uint64(n)
-		p.tally.ItemBytes += uint64(len(seg.batch.Data))
+		p.tally.ItemBytes += uint64(bytes)
 		p.core.Add(now, c.key, items)
 	})
 	return nil

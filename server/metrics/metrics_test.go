@@ -308,6 +308,8 @@ func TestTimeAndBytesAreMeasured(t *testing.T) {
 	if wait := got["procpool_task_wait_seconds_sum pool=p"]; wait <= 0 {
 		t.Errorf("tasks waited for %vs", wait)
 	}
+	client.Apply(t.Context(), p, client.Func[string, int]("double"), strings.Repeat("x", 1<<20)) // a large one travels by another way
+	d.want(t, numbers{"procpool_item_bytes_total pool=p": 12 + 1<<20 + 2})
 	cpu, known := got["procpool_worker_cpu_seconds_total pool=p"]
 	if _, err := os.Stat("/proc/self/stat"); err != nil {
 		if known {
