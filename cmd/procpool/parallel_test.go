@@ -139,11 +139,11 @@ func logColumns(t *testing.T, file string) (rows []string) {
 		}
 		rows = append(rows, strings.Join([]string{columns[0], columns[1], columns[6], columns[7]}, " "))
 	}
-	slices.SortStableFunc(rows[1:], func(a, b string) int { return number(a) - number(b) })
+	slices.SortStableFunc(rows[1:], func(a, b string) int { return leading(a) - leading(b) })
 	return rows
 }
 
-func number(row string) int {
+func leading(row string) int {
 	n, _ := strconv.Atoi(strings.Fields(row)[0])
 	return n
 }

@@ -418,6 +418,49 @@ func news(t *testing.T, who *person, d *daemon) string {
 	}
 }
 
+func TestSystemModeHidesTheCallsOfOthersFromWatchers(t *testing.T) {
+	t.Parallel()
+	s := newPremises(t)
+	s.pool(t, "p", "workers = 1\n")
+	d := s.start(t)
+	annas := poolOf(t, anna.dial(t, d), "p")
+	if _, err := client.Apply(t.Context(), annas, say, "the worker is there"); err != nil {
+		t.Fatal(err)
+	}
+	watch := func(who *person) func() *pb.WatchCall {
+		stream, err := who.rpc(t, d).Watch(t.Context(), &pb.WatchRequest{Pool: "p"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m, err := stream.Recv(); err != nil || m.Snapshot == nil {
+			t.Fatalf("the first message is %v, %v; want how things stand", m, err)
+		}
+		return func() *pb.WatchCall {
+			for {
+				m, err := stream.Recv()
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, e := range m.Events {
+					if e.Kind == pb.WatchKind_WATCH_KIND_CALL_ENDED {
+						return e.Call
+					}
+				}
+			}
+		}
+	}
+	hers, his := watch(anna), watch(bert)
+	if _, err := client.Map(t.Context(), annas, say, []string{"a", "b"}, client.Label("a label of anna")); err != nil {
+		t.Fatal(err)
+	}
+	if c := hers(); c.Id == "" || c.Function == "" || c.Label != "a label of anna" || c.DoneTasks != 2 {
+		t.Errorf("anna hears of her call as %v", c)
+	}
+	if c := his(); c.Id != "" || c.Function != "" || c.Label != "" || c.Pid != 0 || c.DoneTasks != 2 {
+		t.Errorf("bert hears of it as %v", c)
+	}
+}
+
 func TestSystemModeKeepsWhatWorkersSayForItsOwner(t *testing.T) {
 	t.Parallel()
 	s := newPremises(t)

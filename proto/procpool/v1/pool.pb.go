@@ -3368,11 +3368,11 @@ func (x *WatchEvent) GetCall() *WatchCall {
 // WatchCall is a call at its begin or its end.
 type WatchCall struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Its id: 32 hex digits.
+	// Its id: 32 hex digits. Absent for who may not know it, as are the function, the process and the label.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// Which function.
 	Function string `protobuf:"bytes,2,opt,name=function,proto3" json:"function,omitempty"`
-	// Whose it is. Absent for who may not know it, as is the label.
+	// Whose it is.
 	Uid uint32 `protobuf:"varint,3,opt,name=uid,proto3" json:"uid,omitempty"`
 	Pid int64  `protobuf:"varint,4,opt,name=pid,proto3" json:"pid,omitempty"`
 	// What its maker calls it.
