@@ -44,7 +44,10 @@ func listen(path string, mode os.FileMode, group int) (*socket, error) {
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: early, Net: "unix"})
 	if err == nil {
 		l.SetUnlinkOnClose(false)
-		err = errors.Join(os.Chown(early, -1, group), os.Chmod(early, mode), os.Rename(early, path))
+		if group >= 0 { // a service that may not chown need not
+			err = os.Chown(early, -1, group)
+		}
+		err = errors.Join(err, os.Chmod(early, mode), os.Rename(early, path))
 		if err != nil {
 			l.Close()
 			os.Remove(early)
