@@ -30,6 +30,7 @@ const (
 	connWindow    = 1 << 20                // the same for a connection; gRPC reads on whatever the streams do, so it bounds nothing
 	redialBackoff = 100 * time.Millisecond // first pause after a lost connection; doubles
 	redialMax     = 2 * time.Second        // longest pause: a restarted daemon is found again within it
+	redialWait    = 2 * time.Minute        // for an answer: while a daemon drains, connections wait in the socket that systemd keeps for the next one
 	endPatience   = time.Second            // how long an end waits for callbacks that may be what called it
 )
 
@@ -178,7 +179,7 @@ func newConn(dial func(context.Context, string) (net.Conn, error)) (*grpc.Client
 		grpc.WithStaticConnWindowSize(connWindow),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: redialBackoff, Multiplier: 2, Jitter: 0.2, MaxDelay: redialMax},
-			MinConnectTimeout: 5 * time.Second,
+			MinConnectTimeout: redialWait,
 		}),
 		grpc.WithDefaultCallOptions(
 			grpc.ForceCodecV2(wire.Codec{}),
