@@ -40,8 +40,22 @@ func main() {
 const gcPercent = 400
 
 func run() int {
-	var check, show bool
 	status := 0
+	if err := newCommand(&status).Execute(); err != nil {
+		for line := range strings.Lines(err.Error()) {
+			fmt.Fprintln(os.Stderr, "procpoold:", strings.TrimSuffix(line, "\n"))
+		}
+		if status == 0 {
+			fmt.Fprintln(os.Stderr, "procpoold --help tells more")
+			return exitUsage
+		}
+	}
+	return status
+}
+
+// newCommand is the command line. What it runs leaves its exit status in status.
+func newCommand(status *int) *cobra.Command {
+	var check, show bool
 	cmd := &cobra.Command{
 		Use:   "procpoold",
 		Short: "Keep pools of worker processes for other programs",
@@ -91,7 +105,7 @@ Exit status: 0 stopped as told, 1 could not serve, 2 wrong command line or confi
 		cfg, err := load()
 		switch {
 		case err != nil:
-			status = exitUsage
+			*status = exitUsage
 			return err
 		case show:
 			return cfg.Print(cmd.OutOrStdout())
@@ -99,19 +113,10 @@ Exit status: 0 stopped as told, 1 could not serve, 2 wrong command line or confi
 			fmt.Fprintf(cmd.OutOrStdout(), "the configuration is right: %s\n", cfg)
 			return nil
 		}
-		status, err = serve(cmd.Context(), cfg, load)
+		*status, err = serve(cmd.Context(), cfg, load)
 		return err
 	}
-	if err := cmd.Execute(); err != nil {
-		for line := range strings.Lines(err.Error()) {
-			fmt.Fprintln(os.Stderr, "procpoold:", strings.TrimSuffix(line, "\n"))
-		}
-		if status == 0 {
-			fmt.Fprintln(os.Stderr, "procpoold --help tells more")
-			return exitUsage
-		}
-	}
-	return status
+	return cmd
 }
 
 // text is the value of a flag, as it was given: what is wrong with it the configuration says.
@@ -138,8 +143,15 @@ func serve(ctx context.Context, cfg *config.Config, load func() (*config.Config,
 	if err != nil {
 		return exitFailure, err
 	}
+	held, err := inherited()
+	if err != nil {
+		return exitFailure, err
+	}
+	if held != nil && held.Addr().String() != cfg.Addr {
+		log.Warn("systemd holds the client socket, so it is not where the configuration says", "addr", held.Addr(), "configured", cfg.Addr)
+	}
 	s, err := server.New(server.Config{
-		Dir: filepath.Dir(cfg.Addr), Addr: cfg.Addr, SocketMode: cfg.SocketMode, System: system, Cgroup: cfg.Cgroup, PerUser: cfg.Limits(), DrainTimeout: cfg.DrainTimeout, Logger: log,
+		Dir: filepath.Dir(cfg.Addr), Addr: cfg.Addr, Listener: held, SocketMode: cfg.SocketMode, System: system, Cgroup: cfg.Cgroup, PerUser: cfg.Limits(), DrainTimeout: cfg.DrainTimeout, Logger: log,
 	})
 	if err != nil {
 		return exitFailure, err
@@ -151,9 +163,11 @@ func serve(ctx context.Context, cfg *config.Config, load func() (*config.Config,
 		return exitFailure, errors.Join(err, s.Run(ended)) // which takes the sockets away
 	}
 	defer stopMetrics()
+	unit := newUnit(log)
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	context.AfterFunc(ctx, func() {
+		unit.stopping(cfg.DrainTimeout + stopMargin)
 		stop() // a second signal has its usual effect: the daemon dies, and no worker survives it
 		time.AfterFunc(cfg.DrainTimeout+stopMargin, func() {
 			log.Error("did not stop in time")
@@ -165,6 +179,8 @@ func serve(ctx context.Context, cfg *config.Config, load func() (*config.Config,
 	wrong := s.Configure(pools(cfg))
 	if wrong != nil {
 		cancel() // half of a configuration is none: what has been started ends below
+	} else {
+		unit.ready()
 	}
 	reloaded := make(chan struct{})
 	go func() { // ends with ctx, and serve waits for it
@@ -172,15 +188,24 @@ func serve(ctx context.Context, cfg *config.Config, load func() (*config.Config,
 		for {
 			select {
 			case <-again:
-				reload(s, log, cfg, load)
+				unit.reloading()
+				unit.reloaded(reload(s, log, cfg, load))
 			case <-ctx.Done():
 				return
 			}
 		}
 	}()
+	watched, unwatch := context.WithCancel(context.WithoutCancel(ctx)) // while it drains, too
+	reported := make(chan struct{})
+	go func() { // ends with watched, and serve waits for it
+		defer close(reported)
+		unit.report(watched, s)
+	}()
 	err = s.Run(ctx)
 	cancel()
 	<-reloaded
+	unwatch()
+	<-reported
 	switch {
 	case wrong != nil:
 		return exitFailure, errors.New(config.Explain(wrong))
@@ -220,23 +245,26 @@ func pools(cfg *config.Config) (list []server.PoolConfig) {
 }
 
 // reload reads the configuration again, makes of it what can be made while the daemon runs, and says what cannot. A configuration that is wrong changes
-// nothing. first is the one that the daemon was started with.
-func reload(s *server.Server, log hclog.Logger, first *config.Config, load func() (*config.Config, error)) {
+// nothing. first is the one that the daemon was started with. What came of it is returned in a few words, empty if all is well.
+func reload(s *server.Server, log hclog.Logger, first *config.Config, load func() (*config.Config, error)) (note string) {
 	next, err := load()
 	if err != nil {
 		for line := range strings.Lines(err.Error()) {
 			log.Error("the configuration is wrong, so nothing has changed", "problem", strings.TrimSuffix(line, "\n"))
 		}
-		return
+		return "the new configuration is wrong, see the log"
 	}
 	if names := first.Unchangeable(next); len(names) > 0 {
 		log.Warn("the daemon must be restarted for some of its new configuration", "keys", strings.Join(names, " "))
+		note = "to be restarted for its new configuration"
 	}
 	log.SetLevel(hclog.LevelFromString(next.LogLevel))
 	if err := s.Configure(pools(next)); err != nil {
 		for line := range strings.Lines(config.Explain(err)) {
 			log.Warn("some of the new configuration does not hold", "reason", strings.TrimSuffix(line, "\n"))
 		}
+		note = "some of the new configuration does not hold, see the log"
 	}
 	log.Info("reloaded", "pools", len(next.Pools))
+	return note
 }
