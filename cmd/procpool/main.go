@@ -148,7 +148,7 @@ With a running procpoold it makes pools, runs their functions, and shows what go
 		newMapCommand(&g), newApplyCommand(&g),
 		withTimeout(newCreateCommand(&g)), withTimeout(newResizeCommand(&g)), withTimeout(newRestartCommand(&g)), newTopCommand(&g), newPoolsCommand(&g), newWorkersCommand(&g), newCallsCommand(&g), newLogsCommand(&g),
 		withTimeout(newCloseCommand(&g)), withTimeout(newJoinCommand(&g)), withTimeout(newTerminateCommand(&g)), withTimeout(newCancelCommand(&g)),
-		newBenchCommand(&g), newBenchSideCommand(&g), newBenchFloorCommand(), newAddrCommand(&g), newDoctorCommand(&g), newVersionCommand(),
+		newBenchCommand(&g), newBenchSideCommand(&g), newBenchFloorCommand(), newAddrCommand(&g), newDoctorCommand(&g), newVersionCommand(&g),
 	)
 	root.AddCommand(newTopics()...)
 	root.AddCommand(newManCommand())
@@ -163,16 +163,4 @@ func version() string {
 		return "unknown"
 	}
 	return info.Main.Version + " " + info.GoVersion
-}
-
-func newVersionCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "version",
-		Short: "Print the version",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintln(cmd.OutOrStdout(), "procpool", version())
-			return err
-		},
-	}
 }
