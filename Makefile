@@ -29,6 +29,10 @@ generate: tools ## generate the Go code of the protocol
 tools: ## install the development tools into .tools/bin
 	@tools/install
 
+.PHONY: package
+package: ## build a Debian package of the current commit into bin/
+	tools/package
+
 .PHONY: ci
 ci: ## run everything that must pass before a change lands
 	.ci/run
