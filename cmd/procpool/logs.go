@@ -25,23 +25,22 @@ func newLogsCommand(g *globals) *cobra.Command {
 		Long: `Logs shows the last lines that workers wrote to stdout and stderr, and how workers ended. The daemon keeps 1,000 lines of each
 pool, or 1 MiB. A worker that writes faster than 1,000 lines or 1 MiB a second loses lines; a line of its own says how many.
 
-With -f it goes on until the pool has ended or, without a pool, the daemon stops; pools that are made meanwhile are shown too.`,
+With -f it goes on until the pool has ended or, without a pool, the daemon stops; pools that are made meanwhile are shown too.
+
+-o wide adds process ids, and what a worker that died wrote last.`,
 		Example: `  procpool logs -f counting
   procpool logs -n 1000 -o json | jq 'select(.exit)'`,
 		Args: cobra.MaximumNArgs(1),
 	}
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
-		if output != "text" && output != "json" {
-			return fmt.Errorf("-o %s: the output is text or json", output)
+		write, ok := map[string]func(io.Writer, *client.News) error{"table": writeNews, "wide": writeNewsWide, "json": writeNewsJSON}[output]
+		if !ok {
+			return fmt.Errorf("-o %s: the output is table, wide or json", output)
 		}
 		if tail < 0 {
 			return fmt.Errorf("-n %d: it must be 0 or more", tail)
 		}
 		return withClient(g, func(ctx context.Context, c *client.Client, args []string) error {
-			write := writeNewsText
-			if output == "json" {
-				write = writeNewsJSON
-			}
 			logs := c.Logs
 			if follow {
 				logs = c.FollowLogs
@@ -60,8 +59,9 @@ With -f it goes on until the pool has ended or, without a pool, the daemon stops
 	f := cmd.Flags()
 	f.SortFlags = false
 	f.BoolVarP(&follow, "follow", "f", false, "go on with what comes")
+	f.BoolVar(&follow, "watch", false, "the same")
 	f.IntVarP(&tail, "lines", "n", 100, "how many of each pool's last lines")
-	f.StringVarP(&output, "output", "o", "text", "text, or json: an object per line")
+	f.StringVarP(&output, "output", "o", "table", "table, wide, or json: an object per line")
 	return cmd
 }
 
@@ -70,21 +70,41 @@ var streamNames = map[int]string{1: "stdout", 2: "stderr"}
 
 const newsTime = "2006-01-02 15:04:05.000"
 
-func writeNewsText(w io.Writer, n *client.News) (err error) {
+func writeNews(w io.Writer, n *client.News) error { return writeLines(w, n, false) }
+
+func writeNewsWide(w io.Writer, n *client.News) error { return writeLines(w, n, true) }
+
+// writeLines writes a line or, if wide, all that is known.
+func writeLines(w io.Writer, n *client.News, wide bool) error {
+	var b strings.Builder
+	begin := func(at time.Time, worker string, pid int) {
+		fmt.Fprintf(&b, "%s %s ", at.Local().Format(newsTime), worker)
+		if wide {
+			fmt.Fprintf(&b, "%d ", pid)
+		}
+	}
 	switch {
 	case n.Output != nil:
 		o := n.Output
-		rest := ""
+		begin(o.Time, o.Worker, o.Pid)
+		fmt.Fprintf(&b, "%s: %s", streamNames[o.Stream], o.Line)
 		if o.Truncated {
-			rest = " … (the line is longer)"
+			b.WriteString(" … (the line is longer)")
 		}
-		_, err = fmt.Fprintf(w, "%s %s %s: %s%s\n", o.Time.Local().Format(newsTime), o.Worker, streamNames[o.Stream], o.Line, rest)
+		b.WriteByte('\n')
 	case n.Exit != nil:
 		e := n.Exit
-		_, err = fmt.Fprintf(w, "%s %s ended: %s\n", e.Time.Local().Format(newsTime), e.Worker, e.Reason)
+		begin(e.Time, e.Worker, e.Pid)
+		fmt.Fprintf(&b, "ended: %s\n", e.Reason)
+		if wide {
+			for _, line := range e.CrashReport {
+				fmt.Fprintf(&b, "\t%s\n", line)
+			}
+		}
 	default:
-		_, err = fmt.Fprintf(w, "procpool: %d lines were not read in time and are missing here\n", n.Dropped)
+		fmt.Fprintf(&b, "procpool: %d lines were not read in time and are missing here\n", n.Dropped)
 	}
+	_, err := io.WriteString(w, b.String())
 	return err
 }
 
