@@ -69,8 +69,8 @@ class Pool:
 
         self.context = multiprocessing.get_context(method)
 
-    def open(self, workers):
-        return self.context.Pool(workers)
+    def open(self, workers, max_tasks=None):
+        return self.context.Pool(workers, maxtasksperchild=max_tasks)
 
     def close(self, pool):
         pool.terminate()
@@ -349,6 +349,20 @@ class Side:
         if first is None:
             return {"values": [None, None], "checked": 1, "note": "no error within a second: the call hangs"}
         return self.latency(w, 4 * FEW, once, 50, 99)
+
+    def do_recycle(self, w):
+        def run(items, max_tasks):
+            pool = self.kind.open(w["workers"], max_tasks)
+            self.kind.map(pool, nap, [100] * w["workers"], 1)
+            start = clock()
+            naps = self.kind.map(pool, nap, [100] * items, 1)
+            took = clock() - start
+            self.kind.close(pool)
+            check(all(n >= 100 for n in naps), True)
+            return len(naps) / took
+
+        kept, replaced = run(w["items"], None), run(w["items"], 25)
+        return {"values": [kept, replaced, replaced / kept], "checked": 2 * w["items"]}
 
     def do_cpu(self, w):
         items = list(range(w["items"]))

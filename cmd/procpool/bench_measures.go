@@ -30,7 +30,8 @@ type work struct {
 	Items   int     `json:"items,omitempty"`
 	Chunk   int     `json:"chunk,omitempty"` // 0: the side's own choice
 	Bytes   int     `json:"bytes,omitempty"` // of an item
-	Seconds float64 `json:"seconds"`         // the work is repeated until it has taken so long; at least once
+	Clients int     `json:"clients,omitempty"`
+	Seconds float64 `json:"seconds"` // the work is repeated until it has taken so long; at least once
 }
 
 // answer is what a side says after a round, as a line of JSON. Before the first round it says that it is there.
@@ -153,12 +154,20 @@ var measures = slices.Concat(
 			peers: []string{peerPool, peerExecutor}, work: work{Do: "crash"},
 		},
 		{
+			name: "recycle", what: "Map of 0.1 ms naps, chunk size 1", figures: []figure{{"", perSecond}, {"workers replaced every 25 tasks", perSecond}, {"what is left", asShare}},
+			peers: []string{peerPool}, work: work{Do: "recycle", Items: 1000},
+		},
+		{
 			name: "cpu-auto", what: "CPU time of a task, automatic chunks", figures: []figure{{"", inSeconds}}, peers: []string{peerPool},
 			work: work{Do: "cpu", Items: 1_000_000}, own: true,
 		},
 		{
 			name: "cpu-1", what: "CPU time of a task, chunk size 1", figures: []figure{{"", inSeconds}}, peers: []string{peerPool},
 			work: work{Do: "cpu", Items: 50_000, Chunk: 1}, own: true,
+		},
+		{
+			name: "cpu-64", what: "CPU time of a task, automatic chunks, 64 clients at once", figures: []figure{{"", inSeconds}},
+			work: work{Do: "cpu", Items: 1_000_000, Clients: 64}, own: true,
 		},
 	},
 )

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/procpool/procpool/client"
 	"github.com/procpool/procpool/client/local"
@@ -39,6 +40,16 @@ var (
 		case <-ctx.Done():
 		}
 		return int(time.Since(start).Microseconds()), nil
+	})
+	// benchDoze is benchNap by a system call, as time.sleep of Python is: the runtime's timers are no finer than a millisecond when nothing else is to be done.
+	benchDoze = workerproc.Func("procpool.bench.doze", func(_ context.Context, us int) (int, error) {
+		start := time.Now()
+		took := time.Duration(0)
+		for d := time.Duration(us) * time.Microsecond; took < d; took = time.Since(start) {
+			left := unix.NsecToTimeval(int64(d - took))
+			_, _ = unix.Select(0, nil, nil, nil, &left) // a signal may end it early
+		}
+		return int(took.Microseconds()), nil
 	})
 	benchWait = workerproc.Func("procpool.bench.wait", func(ctx context.Context, b []byte) (int, error) {
 		<-ctx.Done()
@@ -115,6 +126,7 @@ var rounds = map[string]func(*ours, context.Context, work) (*answer, error){
 	"memory-calls": (*ours).memoryCalls,
 	"memory-idle":  (*ours).memoryIdle,
 	"crash":        (*ours).crash,
+	"recycle":      (*ours).recycle,
 	"cpu":          (*ours).cpu,
 }
 

@@ -552,8 +552,8 @@ func (o *ours) cpu(ctx context.Context, w work) (*answer, error) {
 		if err != nil {
 			return 0, err
 		}
-		got, err := client.Map(ctx, pool, benchNext, items, client.ChunkSize(w.Chunk))
-		if err := errors.Join(err, pool.Terminate(), checkNext(got, len(items))); err != nil {
+		err = o.mapBy(ctx, pool, max(1, w.Clients), items, w.Chunk)
+		if err := errors.Join(err, pool.Terminate()); err != nil {
 			return 0, err
 		}
 		after, err := o.cpuTime()
@@ -568,6 +568,69 @@ func (o *ours) cpu(ctx context.Context, w work) (*answer, error) {
 		return nil, err
 	}
 	return &answer{Values: values(math.Max(0, (full-empty).Seconds()) / float64(w.Items)), Checked: w.Items}, nil
+}
+
+// mapBy lets so many clients map a part of the items each, at the same time; through procpoold with a connection each.
+func (o *ours) mapBy(ctx context.Context, pool *client.Pool, clients int, items []int, chunk int) error {
+	failed := make(chan error, clients)
+	for i := range clients {
+		from, to := i*len(items)/clients, (i+1)*len(items)/clients
+		go func() {
+			failed <- func() error {
+				pool := pool
+				if o.client != nil && clients > 1 {
+					c, err := client.Dial(ctx, o.addr)
+					if err != nil {
+						return err
+					}
+					defer c.Close()
+					if pool, err = c.Pool(ctx, pool.Name()); err != nil {
+						return err
+					}
+				}
+				got, err := client.Map(ctx, pool, benchNext, items[from:to], client.ChunkSize(chunk))
+				for k, v := range got {
+					if err == nil && v != items[from+k]+1 {
+						err = wrong("item", from+k, v, items[from+k]+1)
+					}
+				}
+				return err
+			}()
+		}()
+	}
+	var err error
+	for range clients {
+		err = errors.Join(err, <-failed)
+	}
+	return err
+}
+
+// recycleEvery is after how many tasks a worker is replaced.
+const recycleEvery = 25
+
+// recycle is what replacing workers costs: the same naps on a pool whose workers stay, and on one whose workers are replaced all the time.
+func (o *ours) recycle(ctx context.Context, w work) (*answer, error) {
+	const us = 100
+	run := func(opts ...client.PoolOption) (float64, error) {
+		pool, err := o.open(ctx, w.Workers, opts...)
+		if err != nil {
+			return 0, err
+		}
+		_, err = client.Map(ctx, pool, benchDoze, slices.Repeat([]int{us}, w.Workers), client.ChunkSize(1))
+		start := time.Now()
+		naps, mapped := client.Map(ctx, pool, benchDoze, slices.Repeat([]int{us}, w.Items), client.ChunkSize(1))
+		took := time.Since(start)
+		return float64(len(naps)) / took.Seconds(), errors.Join(err, mapped, checkNaps(naps, us), pool.Terminate())
+	}
+	stay, err := run()
+	if err != nil {
+		return nil, err
+	}
+	replaced, err := run(client.MaxTasksPerWorker(recycleEvery), client.Spares(w.Workers))
+	if err != nil {
+		return nil, err
+	}
+	return &answer{Values: values(stay, replaced, replaced/stay), Checked: 2 * w.Items}, nil
 }
 
 // cpuTime is what this process and those it has waited for have used, and a daemon and its.
