@@ -333,8 +333,8 @@ func TestSharesAreFair(t *testing.T) {
 				s := newSim(t, workers)
 				s.window = 16 * 4096                                // so that nobody waits for its own client
 				end := max(10*time.Second, 200*slices.Max(tt.mean)) // the longest task has twice the mean
-				if slices.Min(tt.mean) < 1e4 {
-					end = time.Second // or there would be too many of them
+				if most := 2_000_000 * slices.Min(tt.mean) / moment(workers); end > most {
+					end = max(time.Second, most) // or there would be too many of them
 				}
 				var calls []*simCall
 				total := 0
