@@ -240,18 +240,17 @@ func (term *terminal) ends() {
 func TestTopInATerminal(t *testing.T) {
 	t.Parallel()
 	addr := newDaemon(t)
-	apply := procpool(t, append(addr, "apply", "--pool", "test", "wait", "1")...)
-	if err := apply.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { apply.Process.Signal(syscall.SIGINT); _ = apply.Wait() })
 	for _, c := range []struct {
 		width int
 		env   string
 		want  string
 	}{{80, "", "OLDEST"}, {200, "NO_COLOR=1", "FUNCTIONS"}, {80, "TERM=dumb", "OLDEST"}} {
-		t.Run(fmt.Sprint(c.width, c.env), func(t *testing.T) {
-			t.Parallel()
+		t.Run(fmt.Sprint(c.width, c.env), func(t *testing.T) { // one after the other: each has its call
+			apply := procpool(t, append(addr, "apply", "--pool", "test", "wait", "1")...)
+			if err := apply.Start(); err != nil {
+				t.Fatal(err)
+			}
+			defer func() { apply.Process.Signal(syscall.SIGINT); _ = apply.Wait() }()
 			term := newTerminal(t, c.width, 24, c.env, append(addr, "top", "-d", "200ms")...)
 			term.shows("1/2 busy", "1 call,", "POOL↑", c.want, "> test", "q quit")
 			term.tmux("send-keys", "Enter")
