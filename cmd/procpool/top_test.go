@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -206,7 +207,9 @@ func newTerminal(t *testing.T, width, height int, env string, args ...string) *t
 
 func (term *terminal) tmux(args ...string) string {
 	term.t.Helper()
-	out, err := exec.Command("tmux", append([]string{"-S", term.socket}, args...)...).CombinedOutput()
+	cmd := exec.Command("tmux", append([]string{"-S", term.socket}, args...)...)
+	cmd.Env = append(os.Environ(), "SHELL=/bin/sh") // the user's may be nologin
+	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return fmt.Sprintf("%v: %s", err, out)
 	}
