@@ -199,6 +199,9 @@ func merged(stream string) (map[string]any, error) {
 			return nil, err
 		}
 		for _, key := range slices.Sorted(maps.Keys(m)) {
+			if slices.Contains(passing, key) {
+				continue
+			}
 			v := stable(key, m[key])
 			switch old := all[key].(type) {
 			case []any:
@@ -223,9 +226,6 @@ var passing = []string{
 }
 
 func stable(key string, v any) any {
-	if slices.Contains(passing, key) {
-		return nil
-	}
 	switch v := v.(type) {
 	case []any:
 		if key == "results" {
