@@ -74,6 +74,7 @@ type budget struct {
 	total   usage
 
 	mu      sync.Mutex
+	ever    uint64             // calls that there have been
 	users   map[uint32]*usage  // those with a stream
 	waiting map[*call]struct{} // calls that are held up
 	waiters atomic.Int32       // how many
@@ -113,6 +114,13 @@ func (b *budget) leave(uid uint32, u *usage) {
 	}
 }
 
+// Calls is how many calls there are, and how many there have been.
+func (s *Server) Calls() (open int, ever uint64) {
+	s.budget.mu.Lock()
+	defer s.budget.mu.Unlock()
+	return s.budget.total.calls, s.budget.ever
+}
+
 // callers are who has calls in a pool.
 type callers struct {
 	all int
@@ -140,6 +148,7 @@ func (b *budget) open(c *call, p *pool) *refusal {
 	c.user, c.callers = u, &p.callers
 	u.calls++
 	b.total.calls++
+	b.ever++
 	c.callers.all++
 	if c.callers.by == nil {
 		c.callers.by = make(map[uint32]int)

@@ -182,6 +182,11 @@ func serve(ctx context.Context, cfg *config.Config, load func() (*config.Config,
 	} else {
 		unit.ready()
 	}
+	rested := make(chan struct{})
+	go func() { // ends with ctx, and serve waits for it
+		defer close(rested)
+		giveBack(ctx, s)
+	}()
 	reloaded := make(chan struct{})
 	go func() { // ends with ctx, and serve waits for it
 		defer close(reloaded)
@@ -204,6 +209,7 @@ func serve(ctx context.Context, cfg *config.Config, load func() (*config.Config,
 	err = s.Run(ctx)
 	cancel()
 	<-reloaded
+	<-rested
 	unwatch()
 	<-reported
 	switch {

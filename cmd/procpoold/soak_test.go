@@ -138,19 +138,28 @@ func TestSoak(t *testing.T) {
 	s.resize(soakWorkers)
 	s.rest()
 	after := s.usage()
+	eventually(t, 40*time.Second, func() string { // an idle daemon gives memory back
+		if after = s.usage(); after.memory > fresh.memory+soakMemory {
+			return fmt.Sprintf("the daemon at rest uses %v, the fresh one used %v", after, fresh)
+		}
+		return ""
+	})
 	if zombies := s.zombies(); len(zombies) > 0 {
 		t.Errorf("zombies are left: %v", zombies)
 	}
 	after.goroutines = s.quit()
 	t.Logf("soak of %v: %+v; what was done: %v; the last process of a killed daemon was gone after %v; fresh daemon: %v, soaked daemon: %v",
 		length, s.report, s.did, s.slowest.Round(time.Millisecond), fresh, after)
-	if after.files > fresh.files || after.goroutines > fresh.goroutines || after.memory > fresh.memory+64<<20 {
-		t.Errorf("the daemon at rest uses %v, want no more than the fresh one's %v and 64 MiB", after, fresh)
+	if after.files > fresh.files || after.goroutines > fresh.goroutines {
+		t.Errorf("the daemon at rest uses %v, want no more than the fresh one's %v", after, fresh)
 	}
 	if s.report.Values < s.report.Tasks/2 || s.report.Values == 0 {
 		t.Errorf("%d of %d tasks have a value; want most of them", s.report.Values, s.report.Tasks)
 	}
 }
+
+// soakMemory is how much more memory a daemon at rest may have than a fresh one: it knows the ends and the output of many workers.
+const soakMemory = 32 << 20
 
 // daemonBound is how soon every process of a dead daemon is gone, as published.
 const daemonBound = 2 * time.Second
