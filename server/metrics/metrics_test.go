@@ -48,6 +48,11 @@ var (
 		}
 		return 0, nil
 	})
+	grow = workerproc.Func("grow", func(ctx context.Context, mib int) (int, error) {
+		b := bytes.Repeat([]byte("x"), mib<<20)
+		<-ctx.Done()
+		return len(b), ctx.Err()
+	})
 	flood = workerproc.Func("flood", func(_ context.Context, lines int) (int, error) {
 		line := append(bytes.Repeat([]byte("x"), 32<<10), '\n')
 		for range lines {
@@ -288,6 +293,38 @@ func TestQueueIsSeen(t *testing.T) {
 		"procpool_tasks_total function=hang outcome=cancelled pool=p": 7,
 		"procpool_workers pool=p state=busy":                          0,
 	})
+}
+
+func TestPoolThatIsClosedIsSeen(t *testing.T) {
+	t.Parallel()
+	began := float64(time.Now().Unix())
+	d := serve(t)
+	p := d.create(t, "p")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	r := client.MapAsync(ctx, p, hang, []int{1})
+	d.want(t, numbers{"procpool_workers pool=p state=busy": 1})
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	got := d.want(t, numbers{"procpool_pools state=closed": 1, "procpool_pools state=open": 0})
+	if at := got["procpool_start_time_seconds"]; at < began-1 || at > float64(time.Now().Unix())+1 {
+		t.Errorf("the daemon was started at %v, which is not now (%v)", at, began)
+	}
+	cancel()
+	r.Wait(t.Context())
+	d.want(t, numbers{"procpool_pools state=closed": 0})
+}
+
+func TestWorkerThatIsOutOfMemoryIsCounted(t *testing.T) {
+	t.Parallel()
+	d := serve(t)
+	p := d.create(t, "p", client.MaxMemory(64<<20))
+	_, err := client.Apply(t.Context(), p, grow, 200)
+	if !errors.Is(err, client.ErrWorkerLost) {
+		t.Errorf("a worker of 200 MiB in a pool of 64 MiB: %v, want %v", err, client.ErrWorkerLost)
+	}
+	d.want(t, numbers{"procpool_worker_exits_total pool=p reason=oom": 1})
 }
 
 func TestTimeAndBytesAreMeasured(t *testing.T) {
