@@ -77,17 +77,11 @@ func (g *Guardian) wait(then <-chan time.Time) (closed bool) {
 
 // stand starts a process, tells it of the workers, and returns when it has been reaped: nil if the Guardian was closed. ready says whether it ever stood there.
 func (g *Guardian) stand() (ready bool, err error) {
-	proc, conn, err := startGuardian()
+	proc, conn, err := g.start()
 	if err != nil {
 		return false, err
 	}
 	defer conn.Close()
-	if g.cgroups != nil { // it may be missing: then workers are killed one by one
-		if kill, err := g.cgroups.KillFile(); err == nil {
-			_ = say(conn, guard.OpCgroup, 0, 0, int(kill.Fd())) // what is wrong with the socket shows below
-			kill.Close()
-		}
-	}
 	over := make(chan error, 1) // one slot: the waiter never waits
 	go func() {                 // ends with the process
 		state, err := proc.Wait()
@@ -156,9 +150,9 @@ func guardable() error {
 	return unix.Close(self)
 }
 
-// startGuardian starts this program once more, as a guardian: in a session of its own, where no terminal's signals reach it, with nothing of ours but the socket.
+// start starts this program once more, as a guardian: in a session of its own, where no terminal's signals reach it, with nothing of ours but the socket.
 // What is sent before it has started waits there.
-func startGuardian() (*os.Process, *net.UnixConn, error) {
+func (g *Guardian) start() (*os.Process, *net.UnixConn, error) {
 	if err := guardable(); err != nil {
 		return nil, nil, err
 	}
@@ -183,6 +177,12 @@ func startGuardian() (*os.Process, *net.UnixConn, error) {
 	if err == nil {
 		defer null.Close()
 		err = say(socket, guard.OpDaemon, 0, 0, self)
+	}
+	if err == nil && g.cgroups != nil {
+		if kill, missing := g.cgroups.KillFile(); missing == nil { // else workers are killed one by one
+			err = say(socket, guard.OpCgroup, 0, 0, int(kill.Fd()))
+			kill.Close()
+		}
 	}
 	var proc *os.Process
 	if err == nil {

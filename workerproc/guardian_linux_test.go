@@ -237,7 +237,7 @@ func TestAWorkerDoesNotInheritTheMarkOfAGuardian(t *testing.T) {
 	if got := out.text(); got != "none\n" {
 		t.Errorf("the worker has the mark %q", got)
 	}
-	if _, _, err := startGuardian(); !errors.Is(err, errors.ErrUnsupported) {
+	if _, _, err := new(Guardian).start(); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("a process with the mark starts a guardian: %v", err)
 	}
 }

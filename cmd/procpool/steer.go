@@ -28,8 +28,11 @@ func withTimeout(cmd *cobra.Command) *cobra.Command {
 		if timeout == 0 {
 			return run(cmd, args)
 		}
-		ctx, cancel := context.WithTimeoutCause(cmd.Context(), timeout, errTimeout)
-		defer cancel()
+		// Not a deadline: that would travel with the RPC, and the daemon might be a moment ahead of us in ending it, for a reason that does not say so.
+		ctx, cancel := context.WithCancelCause(cmd.Context())
+		defer cancel(nil)
+		timer := time.AfterFunc(timeout, func() { cancel(errTimeout) })
+		defer timer.Stop()
 		cmd.SetContext(ctx)
 		err := run(cmd, args)
 		if err != nil && errors.Is(context.Cause(ctx), errTimeout) {

@@ -59,9 +59,7 @@ func stand() int {
 		limit.Cur = limit.Max
 		_ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit) // then there is room for fewer
 	}
-	if _, err := syscall.Write(FD, []byte(Ready)); err != nil {
-		return 1 // the daemon is gone already, and there was no worker yet
-	}
+	_, _ = syscall.Write(FD, []byte(Ready)) // if the daemon has gone already, what it has said of its workers is there all the same
 	var workers []guarded
 	daemon := -1  // pidfd
 	cgroups := -1 // kills all workers, if there are cgroups
