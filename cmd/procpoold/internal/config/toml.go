@@ -64,7 +64,7 @@ func parse(file, text string) (document, Problem) {
 	p := Problem{File: file, What: err.Error()}
 	var bad toml.ParseError
 	if errors.As(err, &bad) {
-		before := text[:min(bad.Position.Start, len(text))] // its line may be the next one already
+		before := text[:max(0, min(bad.Position.Start, len(text)))] // its line may be the next one already; and it may know no place
 		p.What, p.Line, p.Col = bad.Message, 1+strings.Count(before, "\n"), len(before)-strings.LastIndexByte(before, '\n')
 	}
 	return d, p
@@ -93,9 +93,10 @@ func (d document) problem(what, advice string, path ...string) Problem {
 		}
 	}
 	var at toml.ParseError
-	if errors.As(err, &at) {
+	lines := strings.Split(d.text, "\n")
+	if errors.As(err, &at) && at.Position.Line >= 1 && at.Position.Line <= len(lines) { // it does not know the place of a table that dots have made
 		p.Line = at.Position.Line
-		line := strings.Split(d.text, "\n")[p.Line-1]
+		line := lines[p.Line-1]
 		p.Col = 1 + max(0, strings.Index(line, path[len(path)-1])) // of the key, as the parser's is that of the value
 	}
 	return p
