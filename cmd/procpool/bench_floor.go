@@ -252,11 +252,8 @@ const (
 	floorBlob
 )
 
-// floorSide is the relay, its client and its workers.
-type floorSide struct {
-	client hop
-	relay  *floorRelay
-}
+// floorSide is the client of the relay.
+type floorSide struct{ client hop }
 
 // runFloor does what it reads until there is no more, like the other sides.
 func runFloor(ctx context.Context, dir string, streams bool, in io.Reader, out io.Writer) error {
@@ -312,7 +309,11 @@ func startFloor(ctx context.Context, dir string, streams bool, workers int) (*fl
 		}
 		go func() { r.end(fmt.Errorf("a worker ended: %w", cmd.Wait())) }() // with this process, whose end it sees
 	}
-	s := &floorSide{relay: r}
+	s := &floorSide{}
+	go func() { // ends with the process, which ends with whatever was first
+		fmt.Fprintln(os.Stderr, "the relay has ended:", <-r.ended)
+		os.Exit(statusFailure)
+	}()
 	if s.client, err = dialFloor(ctx, path, streams); err != nil {
 		return nil, err
 	}
@@ -368,11 +369,6 @@ func (s *floorSide) exchange(n int, message []byte, size int) (time.Duration, er
 		sent <- nil
 	}()
 	for range n {
-		select {
-		case err := <-s.relay.ended:
-			return 0, err
-		default:
-		}
 		data, err := s.client.recv()
 		if err != nil {
 			return 0, err
