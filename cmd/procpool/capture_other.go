@@ -3,23 +3,30 @@
 package main
 
 import (
-	"errors"
+	"context"
 	"os/exec"
+	"syscall"
 )
 
-// runCaptured runs a command to its end; started is called when it runs. What it left behind in the background may hold its pipes open: then output
-// ends commandGrace after the command.
-func runCaptured(cmd *exec.Cmd, stdout, stderr *capture, started func()) error {
-	cmd.Stdout, cmd.Stderr = captureWriter{stdout}, captureWriter{stderr}
+// runCaptured runs a program to its end, and says how it ended. Without a pid it has not been started. lasts is called as soon as it runs. When ctx
+// ends, the program gets SIGTERM, and SIGKILL after a while. What it left behind in the background may hold its pipes open: then output
+// ends commandGrace after the program.
+func runCaptured(ctx context.Context, p program, stdout, stderr *capture, lasts func(pid int)) (pid int, status syscall.WaitStatus, err error) {
+	cmd := exec.CommandContext(ctx, p.path)
+	cmd.Args = p.argv
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = p.stdin, captureWriter{stdout}, captureWriter{stderr}
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = commandGrace // then SIGKILL
 	if err := cmd.Start(); err != nil {
-		return err
+		return 0, 0, err
 	}
-	started()
-	err := cmd.Wait()
-	if errors.Is(err, exec.ErrWaitDelay) {
-		return nil
+	lasts(cmd.Process.Pid)
+	err = cmd.Wait()
+	if cmd.ProcessState == nil {
+		return cmd.Process.Pid, 0, err
 	}
-	return err
+	status, _ = cmd.ProcessState.Sys().(syscall.WaitStatus)
+	return cmd.Process.Pid, status, nil
 }
 
 type captureWriter struct{ c *capture }

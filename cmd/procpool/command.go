@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -119,48 +118,56 @@ func (c *command) run(ctx context.Context) (commandResult, error) {
 		}
 		defer stop()
 	}
-	cmd := exec.CommandContext(own, path)
-	cmd.Args = argv
-	if c.Stdin != "" {
-		in, err := os.Open(c.Stdin)
-		if err != nil {
-			return result, fmt.Errorf("read a block of the input: %w", err)
-		}
-		defer in.Close()
-		cmd.Stdin = in
+	in, err := c.input()
+	if err != nil {
+		return result, fmt.Errorf("read a block of the input: %w", err)
 	}
-	cmd.Cancel = func() error { return terminateGroup(cmd.Process) }
-	cmd.WaitDelay = commandGrace // then SIGKILL
-
+	if c.Stdin != "" {
+		defer in.Close()
+	}
 	start := time.Now()
 	announced := func() {}
-	err = runCaptured(cmd, stdout, stderr, func() { announced = announce(ctx, cmd.Process.Pid) })
-	if cmd.ProcessState == nil {
+	pid, status, err := runCaptured(own, program{path, argv, in}, stdout, stderr, func(pid int) { announced = announce(ctx, pid) })
+	if pid == 0 {
 		return result, notRun(result, err)
 	}
 	if own.Err() != nil {
 		killGroup()
 	}
 	announced()
+	if err != nil {
+		return result, fmt.Errorf("wait for the command: %w", err)
+	}
 	result.StartMS = start.UnixMilli()
 	result.Seconds = time.Since(start).Seconds()
-	result.Pid = cmd.Process.Pid
+	result.Pid = pid
 	result.Stdout, result.Stderr = stdout.rest(), stderr.rest()
-	status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus)
-	switch {
-	case !ok:
-		return result, err
-	case status.Signaled():
+	if result.ExitCode = status.ExitStatus(); status.Signaled() {
 		result.ExitCode = 128 + int(status.Signal())
 		result.Signal = unix.SignalName(status.Signal())
-	default:
-		result.ExitCode = status.ExitStatus()
 	}
 	result.Late = errors.Is(context.Cause(own), late)
 	if result.ExitCode != 0 || result.Late {
 		return result, &commandError{result}
 	}
 	return result, nil
+}
+
+// program is what runCaptured runs.
+type program struct {
+	path  string
+	argv  []string
+	stdin *os.File
+}
+
+var devNull = sync.OnceValues(func() (*os.File, error) { return os.Open(os.DevNull) })
+
+// input is what the command reads.
+func (c *command) input() (*os.File, error) {
+	if c.Stdin == "" {
+		return devNull()
+	}
+	return os.Open(c.Stdin)
 }
 
 // argv is the command's arguments with the slot number in its places.

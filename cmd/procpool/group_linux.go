@@ -9,12 +9,9 @@ import (
 
 // terminateGroup sends SIGTERM to everything that a command has started. A command runs in the process group of its worker, so that the
 // group's end is its end too whatever happens to the worker; hence the worker picks the others out.
-func terminateGroup(command *os.Process) error {
-	if err := command.Signal(syscall.SIGTERM); err != nil {
-		return err
-	}
-	signalGroup(syscall.SIGTERM, command.Pid)
-	return nil
+func terminateGroup(command int) {
+	syscall.Kill(command, syscall.SIGTERM)
+	signalGroup(syscall.SIGTERM, command)
 }
 
 // killGroup kills what a cancelled command has left behind.
