@@ -208,12 +208,12 @@ func TestMapSettingsArrive(t *testing.T) {
 	t.Parallel()
 	f := newFake(t)
 	_, err := Map(t.Context(), f.pool(t), double, numbers(3), ChunkSize(7), TaskTimeout(time.Second), QueueTimeout(time.Minute), MaxAttempts(3),
-		RetryOn(ErrTask, ErrTimeout), Label("x"))
+		RetryOn(ErrTask, ErrTimeout), Label("x"), Linger(5*time.Millisecond))
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := f.settings[0]
-	if s.ChunkSize != 7 || s.TaskTimeout.AsDuration() != time.Second || s.QueueTimeout.AsDuration() != time.Minute || s.MaxAttempts != 3 || s.Label != "x" ||
+	if s.ChunkSize != 7 || s.TaskTimeout.AsDuration() != time.Second || s.QueueTimeout.AsDuration() != time.Minute || s.MaxAttempts != 3 || s.Linger.AsDuration() != 5*time.Millisecond || s.Label != "x" ||
 		!slices.Equal(s.RetryOn, []pb.Outcome{pb.Outcome_OUTCOME_TASK_ERROR, pb.Outcome_OUTCOME_TIMEOUT}) {
 		t.Errorf("settings are %v", s)
 	}

@@ -273,6 +273,7 @@ type callSettings struct {
 	queueTimeout time.Duration
 	maxAttempts  uint32
 	retryOn      uint32 // a bit per pb.Outcome
+	linger       time.Duration
 	label        string
 	windowItems  int
 	windowBytes  int
@@ -376,6 +377,18 @@ var retryable = map[error]pb.Outcome{
 // StopOnError ends a Map or IMap at its first failed task, which then is the call's error. Tasks that run are cancelled.
 func StopOnError() CallOption { return func(c *callConfig) { c.stopOnError = true } }
 
+// Linger is how long a result may wait at its worker for others, to travel with them, while the worker goes on with more tasks of the call. These are
+// given to it ahead, twice as much work as it lingers. Fewer messages leave more of the CPU to tasks that take a millisecond or so; a loop over
+// the outcomes sees them later, and a task may wait longer behind one that takes much longer than those before it. At most 1 s. 0, the default: 300 µs.
+func Linger(d time.Duration) CallOption {
+	return func(c *callConfig) {
+		if d < 0 || d > time.Second {
+			c.bad("linger %v: it must be between 0 and 1s", d)
+		}
+		c.linger = d
+	}
+}
+
 // Label is what the call is named in lists, for people. At most 200 bytes.
 func Label(s string) CallOption { return func(c *callConfig) { c.label = s } }
 
@@ -419,6 +432,9 @@ func (c *callSettings) request(pool, function, callID string) *pb.MapRequest {
 	}
 	if c.queueTimeout > 0 {
 		r.QueueTimeout = durationpb.New(c.queueTimeout)
+	}
+	if c.linger > 0 {
+		r.Linger = durationpb.New(c.linger)
 	}
 	for o := range pb.Outcome(len(pb.Outcome_name)) {
 		if c.retryOn&(1<<o) != 0 {

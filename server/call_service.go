@@ -201,6 +201,9 @@ func (s *Server) openCall(ctx context.Context, m *pb.MapRequest, single, json bo
 	return c, p, nil
 }
 
+// maxLinger bounds how far ahead workers are given work.
+const maxLinger = time.Second
+
 // callSpec is a call's settings in the words of the core.
 func callSpec(ctx context.Context, m *pb.MapRequest, single bool) (sched.CallSpec, *refusal) {
 	spec := sched.CallSpec{Function: m.Function, Single: single, ChunkSize: int(m.ChunkSize), MaxAttempts: int(max(1, m.MaxAttempts))}
@@ -228,6 +231,9 @@ func callSpec(ctx context.Context, m *pb.MapRequest, single bool) (sched.CallSpe
 	}
 	spec.TaskTimeout = limit("task_timeout", m.TaskTimeout)
 	spec.QueueTimeout = limit("queue_timeout", m.QueueTimeout)
+	if spec.Linger = limit("linger", m.Linger); spec.Linger > maxLinger {
+		return spec, badRequest("linger is %v; at most %v are allowed", spec.Linger, maxLinger)
+	}
 	retryable := []pb.Outcome{pb.Outcome_OUTCOME_WORKER_LOST, pb.Outcome_OUTCOME_TASK_ERROR, pb.Outcome_OUTCOME_TIMEOUT}
 	for _, o := range m.RetryOn {
 		if !slices.Contains(retryable, o) {

@@ -237,7 +237,7 @@ func (w *worker) dispatch(c *sched.Chunk) {
 	w.lend(c)
 	w.out.chunk(wire.Chunk{
 		ID: uint64(c.ID), Function: uint32(c.Function), Attempt: uint32(c.Attempt), Items: itemsOf(c.Parts),
-		TaskTimeoutNS: uint64(c.TaskTimeout), DeadlineUnixNS: unixNano(c.Deadline),
+		TaskTimeoutNS: uint64(c.TaskTimeout), DeadlineUnixNS: unixNano(c.Deadline), LingerNS: uint64(c.Linger),
 	})
 }
 

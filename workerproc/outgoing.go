@@ -22,7 +22,7 @@ type outgoing struct {
 	ended    bool                // nothing more will come
 	awake    chan struct{}       // one slot
 	timer    *time.Timer         // for outcomes that may wait a little
-	armed    bool
+	due      time.Time           // when it fires; zero: it does not
 }
 
 // run is how long tasks of a chunk have run.
@@ -38,7 +38,7 @@ type ackMark struct {
 	pos   uint64
 }
 
-// linger is how long a result may wait for others.
+// linger is how long a result may wait for others, if its call says nothing else.
 const linger = 300 * time.Microsecond
 
 // enough is the size of results in the progress record, in bytes, that need not wait for more.
@@ -65,11 +65,15 @@ func (s *session) flush() {
 	s.wakeSender()
 }
 
-// lingers sees to it that what there is is sent after a while. mu is held.
-func (o *outgoing) lingers() {
-	if !o.armed {
-		o.armed = true
-		o.timer.Reset(linger)
+// lingers sees to it that what there is is sent after a while, as long as the chunk allows. mu is held.
+func (o *outgoing) lingers(c *chunk, now time.Time) {
+	d := linger
+	if c.LingerNS > 0 {
+		d = time.Duration(c.LingerNS)
+	}
+	if due := now.Add(d); o.due.IsZero() || due.Before(o.due) {
+		o.due = due
+		o.timer.Reset(d)
 	}
 }
 
@@ -77,7 +81,7 @@ func (o *outgoing) lingers() {
 func (s *session) lingered() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.out.armed = false
+	s.out.due = time.Time{}
 	if s.current != nil {
 		s.hold()
 	}

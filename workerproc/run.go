@@ -175,7 +175,7 @@ func (s *session) claim(life context.Context, t *task) bool {
 		s.held.Store(false)
 		s.current, s.first, c.next = c, t.first, t.end
 		if t.end > t.offset+1 {
-			s.out.lingers()
+			s.out.lingers(c, t.began)
 		}
 		return true
 	}
@@ -250,7 +250,7 @@ func (s *session) settle(t *task) {
 	case alone, len(s.queue) == 1 && t.offset >= c.end, w.written-o.read.pos >= enough:
 		s.flush() // nothing follows soon, or there is enough
 	default:
-		o.lingers()
+		o.lingers(c, t.began)
 	}
 	// A message that the runner waits for asks by itself: an earlier question is answered for an earlier message.
 	if s.shared && (alone || w.pressing() && !s.asked) {

@@ -641,6 +641,28 @@ func TestResultsDoNotWaitForASlowTask(t *testing.T) {
 	w.results(outcome{2, 0, "0", 0})
 }
 
+// A call may let its results wait longer, and another one need not wait for them.
+func TestResultsLingerAsTheirCallsWish(t *testing.T) {
+	w := newHost(t).join()
+	patient := func(id uint64, function, arg string) *wire.Chunk {
+		c := w.chunk(id, function, arg)
+		c.LingerNS = uint64(time.Hour)
+		return c
+	}
+	w.dispatch(patient(1, "add1", "1"), patient(2, "add1", "2"), patient(3, "gate", "0"))
+	<-gate.entered
+	gate.leave <- 1
+	if m := w.next(); len(m.Results) != 3 {
+		t.Errorf("the first message has the results of %d chunks, want those of all 3", len(m.Results))
+	}
+	w.dispatch(patient(4, "add1", "4"), w.chunk(5, "add1", "5"), patient(6, "gate", "0"))
+	<-gate.entered
+	w.seen = nil
+	w.results(outcome{4, 0, "5", 0}, outcome{5, 0, "6", 0}) // while the gate is closed
+	gate.leave <- 1
+	w.results(outcome{6, 0, "0", 0})
+}
+
 // The clock is not read after each tiny task. Slow tasks that follow must have their own time all the same: a claim that lasts is held.
 func TestSlowTasksAfterTinyOnesAreMeasured(t *testing.T) {
 	w := newHost(t).join()

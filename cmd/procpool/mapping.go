@@ -51,6 +51,10 @@ const (
 	shownFailures = 10
 	orderWindow   = 1024 // with -k, how many items may be ahead of the slowest
 	aheadWindow   = 256  // how many items may wait beside those that run, when nothing has to be decided before each
+
+	// commandLinger is how long the end of a command may be on its way while its worker runs others. Nobody sees it, and a message for each end would
+	// cost a short command a tenth of its time.
+	commandLinger = 10 * time.Millisecond
 )
 
 // runCommands is map with a command.
@@ -110,7 +114,7 @@ func (m *mapping) runCommands(ctx context.Context, argv []string) (err error) {
 		m.progress.inputEnded()
 	}
 	w := commandWriter{mapping: m, layout: out, closeAll: flush}
-	err = runAll(ctx, m, pool, runCommand, inputs, w, client.ChunkSize(1), client.TaskOutput(m.pieces(out)), client.Label(shorten("map "+argv[0], 60)),
+	err = runAll(ctx, m, pool, runCommand, inputs, w, client.ChunkSize(1), client.Linger(commandLinger), client.TaskOutput(m.pieces(out)), client.Label(shorten("map "+argv[0], 60)),
 		client.MaxAttempts(max(o.retries, 1)), client.RetryOn(client.ErrTask, client.ErrTimeout, client.ErrWorkerLost))
 	return errors.Join(err, pool.Terminate())
 }

@@ -489,6 +489,7 @@ func TestBadInputIsRefusedAndHarmsNothing(t *testing.T) {
 		{"unknown pool", "Map", `{"pool":"q","function":"nap","json":[1]}`, "NotFound", "there is p"},
 		{"unknown function", "Map", `{"pool":"p","function":"f","json":[1]}`, "NotFound", "nap"},
 		{"no pool", "Map", `{"function":"nap"}`, "InvalidArgument", "which pool"},
+		{"long linger", "Map", `{"pool":"p","function":"nap","linger":"2s","json":[1]}`, "InvalidArgument", "linger is 2s; at most 1s are allowed"},
 		{"negative chunk size", "Map", `{"pool":"p","function":"nap","chunkSize":-1,"json":[1]}`, "InvalidArgument", "chunk_size is -1"},
 		{"items before settings", "Map", `{"items":{"data":"MQ==","sizes":[1]}}`, "InvalidArgument", "first message"},
 		{"sizes that do not add up", "Map", `{"pool":"p","function":"nap","items":{"data":"MQ==","sizes":[2]}}`, "InvalidArgument", "add up"},

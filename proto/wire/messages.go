@@ -72,6 +72,7 @@ type Chunk struct {
 	Items          Batch
 	TaskTimeoutNS  uint64
 	DeadlineUnixNS int64
+	LingerNS       uint64
 }
 
 func (m *CallRequest) size() (n int) {
@@ -114,7 +115,7 @@ func (m *CallRequest) decode(buf []byte) error {
 			m.JSON, err = unmarshalNew[structpb.ListValue](content)
 		case num == 12:
 			m.IDs, err = list(m.IDs, typ, v, content)
-		case num <= 9:
+		case num <= 9, num == 13:
 			settings = append(settings, raw...)
 		}
 		return err
@@ -364,7 +365,7 @@ func (m *AttachResponse) decode(buf []byte) error {
 
 func (c *Chunk) size() int {
 	return varintSize(1, c.ID) + varintSize(2, uint64(c.Function)) + varintSize(3, uint64(c.Attempt)) + batchSize(4, &c.Items) +
-		varintSize(5, c.TaskTimeoutNS) + varintSize(6, uint64(c.DeadlineUnixNS))
+		varintSize(5, c.TaskTimeoutNS) + varintSize(6, uint64(c.DeadlineUnixNS)) + varintSize(7, c.LingerNS)
 }
 
 func (c *Chunk) encode(e *encoder) {
@@ -374,6 +375,7 @@ func (c *Chunk) encode(e *encoder) {
 	c.Items.encode(e, 4)
 	e.varint(5, c.TaskTimeoutNS)
 	e.varint(6, uint64(c.DeadlineUnixNS))
+	e.varint(7, c.LingerNS)
 }
 
 func (c *Chunk) decode(buf []byte) error {
@@ -392,6 +394,8 @@ func (c *Chunk) decode(buf []byte) error {
 			c.TaskTimeoutNS = v
 		case num == 6:
 			c.DeadlineUnixNS = int64(v)
+		case num == 7:
+			c.LingerNS = v
 		}
 		return err
 	})

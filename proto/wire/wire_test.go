@@ -111,7 +111,7 @@ func examples() []message {
 		&AttachRequest{Head: &pb.AttachRequest{Hello: &pb.Hello{Token: []byte("t"), Generation: 4}, AckWanted: true}},
 		&AttachRequest{Results: []ChunkResults{{Chunk: 9, First: 2, Values: large, RunNS: 77, Failures: []*pb.TaskFailure{{Offset: 4}}}, {Chunk: 10}}},
 		&AttachResponse{Head: &pb.AttachResponse{Welcome: &pb.Welcome{Protocol: 1}, Ack: &pb.Ack{Chunk: 1, Tasks: 4}, OutputCredit: 8}},
-		&AttachResponse{Chunks: []Chunk{{ID: 1, Function: 2, Attempt: 3, Items: batchOf("", ""), TaskTimeoutNS: 5, DeadlineUnixNS: 6}, {ID: 2, Items: large}}},
+		&AttachResponse{Chunks: []Chunk{{ID: 1, Function: 2, Attempt: 3, Items: batchOf("", ""), TaskTimeoutNS: 5, DeadlineUnixNS: 6, LingerNS: 7}, {ID: 2, Items: large}}},
 	}
 }
 

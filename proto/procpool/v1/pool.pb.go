@@ -2260,7 +2260,7 @@ func (x *ListCallsResponse) GetCalls() []*Call {
 	return nil
 }
 
-// MapRequest is sent by the client, many times. Fields 1 to 9 are the call's settings and are allowed in the first message only;
+// MapRequest is sent by the client, many times. Fields 1 to 9 and 13 are the call's settings and are allowed in the first message only;
 // every message may carry items. The end of the client's half of the stream ends the input. At most 64 MiB.
 type MapRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2286,7 +2286,10 @@ type MapRequest struct {
 	Items *Batch `protobuf:"bytes,10,opt,name=items,proto3" json:"items,omitempty"`
 	// Items as JSON, for people; for functions with the encoding json only. Not together with items in one call. Results come back
 	// as JSON too. An integer beyond 2^53 is refused, as it would not arrive exactly.
-	Json          *structpb.ListValue `protobuf:"bytes,11,opt,name=json,proto3" json:"json,omitempty"`
+	Json *structpb.ListValue `protobuf:"bytes,11,opt,name=json,proto3" json:"json,omitempty"`
+	// How long a result may wait at its worker for others, while the worker goes on with further tasks of the call; these are given to it
+	// that far ahead. Absent: 300 µs. At most 1 s.
+	Linger        *durationpb.Duration `protobuf:"bytes,13,opt,name=linger,proto3" json:"linger,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2394,6 +2397,13 @@ func (x *MapRequest) GetItems() *Batch {
 func (x *MapRequest) GetJson() *structpb.ListValue {
 	if x != nil {
 		return x.Json
+	}
+	return nil
+}
+
+func (x *MapRequest) GetLinger() *durationpb.Duration {
+	if x != nil {
+		return x.Linger
 	}
 	return nil
 }
@@ -2544,7 +2554,7 @@ func (x *CallAccepted) GetEncoding() string {
 	return ""
 }
 
-// ApplyAsyncRequest is sent by the client, many times. Fields 1 to 9 are the settings, as in MapRequest, and are allowed in the first
+// ApplyAsyncRequest is sent by the client, many times. Fields 1 to 9 and 13 are the settings, as in MapRequest, and are allowed in the first
 // message only.
 type ApplyAsyncRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2572,7 +2582,9 @@ type ApplyAsyncRequest struct {
 	Json *structpb.ListValue `protobuf:"bytes,11,opt,name=json,proto3" json:"json,omitempty"`
 	// The caller's id for each item; outcomes come back with it. Absent: 0, 1, 2… over the whole stream; either for all
 	// messages or for none.
-	Ids           []uint64 `protobuf:"varint,12,rep,packed,name=ids,proto3" json:"ids,omitempty"`
+	Ids []uint64 `protobuf:"varint,12,rep,packed,name=ids,proto3" json:"ids,omitempty"`
+	// As in MapRequest.
+	Linger        *durationpb.Duration `protobuf:"bytes,13,opt,name=linger,proto3" json:"linger,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2687,6 +2699,13 @@ func (x *ApplyAsyncRequest) GetJson() *structpb.ListValue {
 func (x *ApplyAsyncRequest) GetIds() []uint64 {
 	if x != nil {
 		return x.Ids
+	}
+	return nil
+}
+
+func (x *ApplyAsyncRequest) GetLinger() *durationpb.Duration {
+	if x != nil {
+		return x.Linger
 	}
 	return nil
 }
@@ -4116,7 +4135,7 @@ const file_procpool_v1_pool_proto_rawDesc = "" +
 	"\x10ListCallsRequest\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\"<\n" +
 	"\x11ListCallsResponse\x12'\n" +
-	"\x05calls\x18\x01 \x03(\v2\x11.procpool.v1.CallR\x05calls\"\xb6\x03\n" +
+	"\x05calls\x18\x01 \x03(\v2\x11.procpool.v1.CallR\x05calls\"\xe9\x03\n" +
 	"\n" +
 	"MapRequest\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x1a\n" +
@@ -4131,7 +4150,8 @@ const file_procpool_v1_pool_proto_rawDesc = "" +
 	"\acall_id\x18\t \x01(\tR\x06callId\x12(\n" +
 	"\x05items\x18\n" +
 	" \x01(\v2\x12.procpool.v1.BatchR\x05items\x12.\n" +
-	"\x04json\x18\v \x01(\v2\x1a.google.protobuf.ListValueR\x04json\"\xd9\x01\n" +
+	"\x04json\x18\v \x01(\v2\x1a.google.protobuf.ListValueR\x04json\x121\n" +
+	"\x06linger\x18\r \x01(\v2\x19.google.protobuf.DurationR\x06linger\"\xd9\x01\n" +
 	"\vMapResponse\x125\n" +
 	"\baccepted\x18\x01 \x01(\v2\x19.procpool.v1.CallAcceptedR\baccepted\x12.\n" +
 	"\aresults\x18\x02 \x03(\v2\x14.procpool.v1.ResultsR\aresults\x120\n" +
@@ -4141,7 +4161,7 @@ const file_procpool_v1_pool_proto_rawDesc = "" +
 	"\acall_id\x18\x01 \x01(\tR\x06callId\x12!\n" +
 	"\fwindow_items\x18\x02 \x01(\rR\vwindowItems\x12!\n" +
 	"\fwindow_bytes\x18\x03 \x01(\x04R\vwindowBytes\x12\x1a\n" +
-	"\bencoding\x18\x04 \x01(\tR\bencoding\"\xcf\x03\n" +
+	"\bencoding\x18\x04 \x01(\tR\bencoding\"\x82\x04\n" +
 	"\x11ApplyAsyncRequest\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x1a\n" +
 	"\bfunction\x18\x02 \x01(\tR\bfunction\x12\x1d\n" +
@@ -4156,7 +4176,8 @@ const file_procpool_v1_pool_proto_rawDesc = "" +
 	"\x05items\x18\n" +
 	" \x01(\v2\x12.procpool.v1.BatchR\x05items\x12.\n" +
 	"\x04json\x18\v \x01(\v2\x1a.google.protobuf.ListValueR\x04json\x12\x10\n" +
-	"\x03ids\x18\f \x03(\x04R\x03ids\"\xe0\x01\n" +
+	"\x03ids\x18\f \x03(\x04R\x03ids\x121\n" +
+	"\x06linger\x18\r \x01(\v2\x19.google.protobuf.DurationR\x06linger\"\xe0\x01\n" +
 	"\x12ApplyAsyncResponse\x125\n" +
 	"\baccepted\x18\x01 \x01(\v2\x19.procpool.v1.CallAcceptedR\baccepted\x12.\n" +
 	"\aresults\x18\x02 \x03(\v2\x14.procpool.v1.ResultsR\aresults\x120\n" +
@@ -4412,79 +4433,81 @@ var file_procpool_v1_pool_proto_depIdxs = []int32{
 	55, // 38: procpool.v1.MapRequest.retry_on:type_name -> procpool.v1.Outcome
 	56, // 39: procpool.v1.MapRequest.items:type_name -> procpool.v1.Batch
 	57, // 40: procpool.v1.MapRequest.json:type_name -> google.protobuf.ListValue
-	30, // 41: procpool.v1.MapResponse.accepted:type_name -> procpool.v1.CallAccepted
-	58, // 42: procpool.v1.MapResponse.results:type_name -> procpool.v1.Results
-	59, // 43: procpool.v1.MapResponse.failures:type_name -> procpool.v1.Failure
-	60, // 44: procpool.v1.MapResponse.outputs:type_name -> procpool.v1.TaskOutput
-	53, // 45: procpool.v1.ApplyAsyncRequest.task_timeout:type_name -> google.protobuf.Duration
-	53, // 46: procpool.v1.ApplyAsyncRequest.queue_timeout:type_name -> google.protobuf.Duration
-	55, // 47: procpool.v1.ApplyAsyncRequest.retry_on:type_name -> procpool.v1.Outcome
-	56, // 48: procpool.v1.ApplyAsyncRequest.items:type_name -> procpool.v1.Batch
-	57, // 49: procpool.v1.ApplyAsyncRequest.json:type_name -> google.protobuf.ListValue
-	30, // 50: procpool.v1.ApplyAsyncResponse.accepted:type_name -> procpool.v1.CallAccepted
-	58, // 51: procpool.v1.ApplyAsyncResponse.results:type_name -> procpool.v1.Results
-	59, // 52: procpool.v1.ApplyAsyncResponse.failures:type_name -> procpool.v1.Failure
-	60, // 53: procpool.v1.ApplyAsyncResponse.outputs:type_name -> procpool.v1.TaskOutput
-	53, // 54: procpool.v1.ApplyRequest.task_timeout:type_name -> google.protobuf.Duration
-	53, // 55: procpool.v1.ApplyRequest.queue_timeout:type_name -> google.protobuf.Duration
-	55, // 56: procpool.v1.ApplyRequest.retry_on:type_name -> procpool.v1.Outcome
-	61, // 57: procpool.v1.ApplyRequest.json:type_name -> google.protobuf.Value
-	61, // 58: procpool.v1.ApplyResponse.json:type_name -> google.protobuf.Value
-	59, // 59: procpool.v1.ApplyResponse.failure:type_name -> procpool.v1.Failure
-	39, // 60: procpool.v1.WatchResponse.snapshot:type_name -> procpool.v1.WatchSnapshot
-	40, // 61: procpool.v1.WatchResponse.events:type_name -> procpool.v1.WatchEvent
-	9,  // 62: procpool.v1.WatchSnapshot.pools:type_name -> procpool.v1.Pool
-	11, // 63: procpool.v1.WatchSnapshot.workers:type_name -> procpool.v1.Worker
-	12, // 64: procpool.v1.WatchSnapshot.calls:type_name -> procpool.v1.Call
-	52, // 65: procpool.v1.WatchEvent.time:type_name -> google.protobuf.Timestamp
-	3,  // 66: procpool.v1.WatchEvent.kind:type_name -> procpool.v1.WatchKind
-	1,  // 67: procpool.v1.WatchEvent.state:type_name -> procpool.v1.PoolState
-	41, // 68: procpool.v1.WatchEvent.call:type_name -> procpool.v1.WatchCall
-	52, // 69: procpool.v1.WatchCall.started:type_name -> google.protobuf.Timestamp
-	9,  // 70: procpool.v1.ResizePoolResponse.pool:type_name -> procpool.v1.Pool
-	8,  // 71: procpool.v1.RestartPoolRequest.program:type_name -> procpool.v1.Program
-	9,  // 72: procpool.v1.RestartPoolResponse.pool:type_name -> procpool.v1.Pool
-	4,  // 73: procpool.v1.PoolService.Describe:input_type -> procpool.v1.DescribeRequest
-	13, // 74: procpool.v1.PoolService.CreatePool:input_type -> procpool.v1.CreatePoolRequest
-	15, // 75: procpool.v1.PoolService.OpenPool:input_type -> procpool.v1.OpenPoolRequest
-	20, // 76: procpool.v1.PoolService.GetPool:input_type -> procpool.v1.GetPoolRequest
-	22, // 77: procpool.v1.PoolService.ListPools:input_type -> procpool.v1.ListPoolsRequest
-	24, // 78: procpool.v1.PoolService.ListWorkers:input_type -> procpool.v1.ListWorkersRequest
-	26, // 79: procpool.v1.PoolService.ListCalls:input_type -> procpool.v1.ListCallsRequest
-	28, // 80: procpool.v1.PoolService.Map:input_type -> procpool.v1.MapRequest
-	31, // 81: procpool.v1.PoolService.ApplyAsync:input_type -> procpool.v1.ApplyAsyncRequest
-	33, // 82: procpool.v1.PoolService.Apply:input_type -> procpool.v1.ApplyRequest
-	35, // 83: procpool.v1.PoolService.Cancel:input_type -> procpool.v1.CancelRequest
-	18, // 84: procpool.v1.PoolService.Logs:input_type -> procpool.v1.LogsRequest
-	37, // 85: procpool.v1.PoolService.Watch:input_type -> procpool.v1.WatchRequest
-	42, // 86: procpool.v1.PoolService.ClosePool:input_type -> procpool.v1.ClosePoolRequest
-	44, // 87: procpool.v1.PoolService.JoinPool:input_type -> procpool.v1.JoinPoolRequest
-	46, // 88: procpool.v1.PoolService.TerminatePool:input_type -> procpool.v1.TerminatePoolRequest
-	48, // 89: procpool.v1.PoolService.ResizePool:input_type -> procpool.v1.ResizePoolRequest
-	50, // 90: procpool.v1.PoolService.RestartPool:input_type -> procpool.v1.RestartPoolRequest
-	5,  // 91: procpool.v1.PoolService.Describe:output_type -> procpool.v1.DescribeResponse
-	14, // 92: procpool.v1.PoolService.CreatePool:output_type -> procpool.v1.CreatePoolResponse
-	16, // 93: procpool.v1.PoolService.OpenPool:output_type -> procpool.v1.OpenPoolResponse
-	21, // 94: procpool.v1.PoolService.GetPool:output_type -> procpool.v1.GetPoolResponse
-	23, // 95: procpool.v1.PoolService.ListPools:output_type -> procpool.v1.ListPoolsResponse
-	25, // 96: procpool.v1.PoolService.ListWorkers:output_type -> procpool.v1.ListWorkersResponse
-	27, // 97: procpool.v1.PoolService.ListCalls:output_type -> procpool.v1.ListCallsResponse
-	29, // 98: procpool.v1.PoolService.Map:output_type -> procpool.v1.MapResponse
-	32, // 99: procpool.v1.PoolService.ApplyAsync:output_type -> procpool.v1.ApplyAsyncResponse
-	34, // 100: procpool.v1.PoolService.Apply:output_type -> procpool.v1.ApplyResponse
-	36, // 101: procpool.v1.PoolService.Cancel:output_type -> procpool.v1.CancelResponse
-	19, // 102: procpool.v1.PoolService.Logs:output_type -> procpool.v1.LogsResponse
-	38, // 103: procpool.v1.PoolService.Watch:output_type -> procpool.v1.WatchResponse
-	43, // 104: procpool.v1.PoolService.ClosePool:output_type -> procpool.v1.ClosePoolResponse
-	45, // 105: procpool.v1.PoolService.JoinPool:output_type -> procpool.v1.JoinPoolResponse
-	47, // 106: procpool.v1.PoolService.TerminatePool:output_type -> procpool.v1.TerminatePoolResponse
-	49, // 107: procpool.v1.PoolService.ResizePool:output_type -> procpool.v1.ResizePoolResponse
-	51, // 108: procpool.v1.PoolService.RestartPool:output_type -> procpool.v1.RestartPoolResponse
-	91, // [91:109] is the sub-list for method output_type
-	73, // [73:91] is the sub-list for method input_type
-	73, // [73:73] is the sub-list for extension type_name
-	73, // [73:73] is the sub-list for extension extendee
-	0,  // [0:73] is the sub-list for field type_name
+	53, // 41: procpool.v1.MapRequest.linger:type_name -> google.protobuf.Duration
+	30, // 42: procpool.v1.MapResponse.accepted:type_name -> procpool.v1.CallAccepted
+	58, // 43: procpool.v1.MapResponse.results:type_name -> procpool.v1.Results
+	59, // 44: procpool.v1.MapResponse.failures:type_name -> procpool.v1.Failure
+	60, // 45: procpool.v1.MapResponse.outputs:type_name -> procpool.v1.TaskOutput
+	53, // 46: procpool.v1.ApplyAsyncRequest.task_timeout:type_name -> google.protobuf.Duration
+	53, // 47: procpool.v1.ApplyAsyncRequest.queue_timeout:type_name -> google.protobuf.Duration
+	55, // 48: procpool.v1.ApplyAsyncRequest.retry_on:type_name -> procpool.v1.Outcome
+	56, // 49: procpool.v1.ApplyAsyncRequest.items:type_name -> procpool.v1.Batch
+	57, // 50: procpool.v1.ApplyAsyncRequest.json:type_name -> google.protobuf.ListValue
+	53, // 51: procpool.v1.ApplyAsyncRequest.linger:type_name -> google.protobuf.Duration
+	30, // 52: procpool.v1.ApplyAsyncResponse.accepted:type_name -> procpool.v1.CallAccepted
+	58, // 53: procpool.v1.ApplyAsyncResponse.results:type_name -> procpool.v1.Results
+	59, // 54: procpool.v1.ApplyAsyncResponse.failures:type_name -> procpool.v1.Failure
+	60, // 55: procpool.v1.ApplyAsyncResponse.outputs:type_name -> procpool.v1.TaskOutput
+	53, // 56: procpool.v1.ApplyRequest.task_timeout:type_name -> google.protobuf.Duration
+	53, // 57: procpool.v1.ApplyRequest.queue_timeout:type_name -> google.protobuf.Duration
+	55, // 58: procpool.v1.ApplyRequest.retry_on:type_name -> procpool.v1.Outcome
+	61, // 59: procpool.v1.ApplyRequest.json:type_name -> google.protobuf.Value
+	61, // 60: procpool.v1.ApplyResponse.json:type_name -> google.protobuf.Value
+	59, // 61: procpool.v1.ApplyResponse.failure:type_name -> procpool.v1.Failure
+	39, // 62: procpool.v1.WatchResponse.snapshot:type_name -> procpool.v1.WatchSnapshot
+	40, // 63: procpool.v1.WatchResponse.events:type_name -> procpool.v1.WatchEvent
+	9,  // 64: procpool.v1.WatchSnapshot.pools:type_name -> procpool.v1.Pool
+	11, // 65: procpool.v1.WatchSnapshot.workers:type_name -> procpool.v1.Worker
+	12, // 66: procpool.v1.WatchSnapshot.calls:type_name -> procpool.v1.Call
+	52, // 67: procpool.v1.WatchEvent.time:type_name -> google.protobuf.Timestamp
+	3,  // 68: procpool.v1.WatchEvent.kind:type_name -> procpool.v1.WatchKind
+	1,  // 69: procpool.v1.WatchEvent.state:type_name -> procpool.v1.PoolState
+	41, // 70: procpool.v1.WatchEvent.call:type_name -> procpool.v1.WatchCall
+	52, // 71: procpool.v1.WatchCall.started:type_name -> google.protobuf.Timestamp
+	9,  // 72: procpool.v1.ResizePoolResponse.pool:type_name -> procpool.v1.Pool
+	8,  // 73: procpool.v1.RestartPoolRequest.program:type_name -> procpool.v1.Program
+	9,  // 74: procpool.v1.RestartPoolResponse.pool:type_name -> procpool.v1.Pool
+	4,  // 75: procpool.v1.PoolService.Describe:input_type -> procpool.v1.DescribeRequest
+	13, // 76: procpool.v1.PoolService.CreatePool:input_type -> procpool.v1.CreatePoolRequest
+	15, // 77: procpool.v1.PoolService.OpenPool:input_type -> procpool.v1.OpenPoolRequest
+	20, // 78: procpool.v1.PoolService.GetPool:input_type -> procpool.v1.GetPoolRequest
+	22, // 79: procpool.v1.PoolService.ListPools:input_type -> procpool.v1.ListPoolsRequest
+	24, // 80: procpool.v1.PoolService.ListWorkers:input_type -> procpool.v1.ListWorkersRequest
+	26, // 81: procpool.v1.PoolService.ListCalls:input_type -> procpool.v1.ListCallsRequest
+	28, // 82: procpool.v1.PoolService.Map:input_type -> procpool.v1.MapRequest
+	31, // 83: procpool.v1.PoolService.ApplyAsync:input_type -> procpool.v1.ApplyAsyncRequest
+	33, // 84: procpool.v1.PoolService.Apply:input_type -> procpool.v1.ApplyRequest
+	35, // 85: procpool.v1.PoolService.Cancel:input_type -> procpool.v1.CancelRequest
+	18, // 86: procpool.v1.PoolService.Logs:input_type -> procpool.v1.LogsRequest
+	37, // 87: procpool.v1.PoolService.Watch:input_type -> procpool.v1.WatchRequest
+	42, // 88: procpool.v1.PoolService.ClosePool:input_type -> procpool.v1.ClosePoolRequest
+	44, // 89: procpool.v1.PoolService.JoinPool:input_type -> procpool.v1.JoinPoolRequest
+	46, // 90: procpool.v1.PoolService.TerminatePool:input_type -> procpool.v1.TerminatePoolRequest
+	48, // 91: procpool.v1.PoolService.ResizePool:input_type -> procpool.v1.ResizePoolRequest
+	50, // 92: procpool.v1.PoolService.RestartPool:input_type -> procpool.v1.RestartPoolRequest
+	5,  // 93: procpool.v1.PoolService.Describe:output_type -> procpool.v1.DescribeResponse
+	14, // 94: procpool.v1.PoolService.CreatePool:output_type -> procpool.v1.CreatePoolResponse
+	16, // 95: procpool.v1.PoolService.OpenPool:output_type -> procpool.v1.OpenPoolResponse
+	21, // 96: procpool.v1.PoolService.GetPool:output_type -> procpool.v1.GetPoolResponse
+	23, // 97: procpool.v1.PoolService.ListPools:output_type -> procpool.v1.ListPoolsResponse
+	25, // 98: procpool.v1.PoolService.ListWorkers:output_type -> procpool.v1.ListWorkersResponse
+	27, // 99: procpool.v1.PoolService.ListCalls:output_type -> procpool.v1.ListCallsResponse
+	29, // 100: procpool.v1.PoolService.Map:output_type -> procpool.v1.MapResponse
+	32, // 101: procpool.v1.PoolService.ApplyAsync:output_type -> procpool.v1.ApplyAsyncResponse
+	34, // 102: procpool.v1.PoolService.Apply:output_type -> procpool.v1.ApplyResponse
+	36, // 103: procpool.v1.PoolService.Cancel:output_type -> procpool.v1.CancelResponse
+	19, // 104: procpool.v1.PoolService.Logs:output_type -> procpool.v1.LogsResponse
+	38, // 105: procpool.v1.PoolService.Watch:output_type -> procpool.v1.WatchResponse
+	43, // 106: procpool.v1.PoolService.ClosePool:output_type -> procpool.v1.ClosePoolResponse
+	45, // 107: procpool.v1.PoolService.JoinPool:output_type -> procpool.v1.JoinPoolResponse
+	47, // 108: procpool.v1.PoolService.TerminatePool:output_type -> procpool.v1.TerminatePoolResponse
+	49, // 109: procpool.v1.PoolService.ResizePool:output_type -> procpool.v1.ResizePoolResponse
+	51, // 110: procpool.v1.PoolService.RestartPool:output_type -> procpool.v1.RestartPoolResponse
+	93, // [93:111] is the sub-list for method output_type
+	75, // [75:93] is the sub-list for method input_type
+	75, // [75:75] is the sub-list for extension type_name
+	75, // [75:75] is the sub-list for extension extendee
+	0,  // [0:75] is the sub-list for field type_name
 }
 
 func init() { file_procpool_v1_pool_proto_init() }

@@ -732,8 +732,10 @@ type Chunk struct {
 	TaskTimeoutNs uint64 `protobuf:"varint,5,opt,name=task_timeout_ns,json=taskTimeoutNs,proto3" json:"task_timeout_ns,omitempty"`
 	// When the call as a whole must have ended, in nanoseconds since 1970. 0: no limit.
 	DeadlineUnixNs int64 `protobuf:"varint,6,opt,name=deadline_unix_ns,json=deadlineUnixNs,proto3" json:"deadline_unix_ns,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Results may wait so long for others while the worker has more to do, in nanoseconds. 0: as long as the worker likes.
+	LingerNs      uint64 `protobuf:"varint,7,opt,name=linger_ns,json=lingerNs,proto3" json:"linger_ns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Chunk) Reset() {
@@ -804,6 +806,13 @@ func (x *Chunk) GetTaskTimeoutNs() uint64 {
 func (x *Chunk) GetDeadlineUnixNs() int64 {
 	if x != nil {
 		return x.DeadlineUnixNs
+	}
+	return 0
+}
+
+func (x *Chunk) GetLingerNs() uint64 {
+	if x != nil {
+		return x.LingerNs
 	}
 	return 0
 }
@@ -1313,14 +1322,15 @@ const file_procpool_v1_worker_proto_rawDesc = "" +
 	"\aRefused\x12\x18\n" +
 	"\amessage\x18\x01 \x01(\tR\amessage\"5\n" +
 	"\x05Ready\x12,\n" +
-	"\x05error\x18\x01 \x01(\v2\x16.procpool.v1.TaskErrorR\x05error\"\xc9\x01\n" +
+	"\x05error\x18\x01 \x01(\v2\x16.procpool.v1.TaskErrorR\x05error\"\xe6\x01\n" +
 	"\x05Chunk\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x1a\n" +
 	"\bfunction\x18\x02 \x01(\rR\bfunction\x12\x18\n" +
 	"\aattempt\x18\x03 \x01(\rR\aattempt\x12(\n" +
 	"\x05items\x18\x04 \x01(\v2\x12.procpool.v1.BatchR\x05items\x12&\n" +
 	"\x0ftask_timeout_ns\x18\x05 \x01(\x04R\rtaskTimeoutNs\x12(\n" +
-	"\x10deadline_unix_ns\x18\x06 \x01(\x03R\x0edeadlineUnixNs\"\xb3\x01\n" +
+	"\x10deadline_unix_ns\x18\x06 \x01(\x03R\x0edeadlineUnixNs\x12\x1b\n" +
+	"\tlinger_ns\x18\a \x01(\x04R\blingerNs\"\xb3\x01\n" +
 	"\fChunkResults\x12\x14\n" +
 	"\x05chunk\x18\x01 \x01(\x04R\x05chunk\x12\x14\n" +
 	"\x05first\x18\x02 \x01(\rR\x05first\x12*\n" +

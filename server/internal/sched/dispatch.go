@@ -108,9 +108,13 @@ func (p *Pool) dispatch() {
 	}
 }
 
+// prefetch is how much work of a call a worker may hold besides what it runs. Where results linger there has to be enough until those have
+// come that call for more.
+func (p *Pool) prefetch(c *call) moment { return max(p.cfg.Prefetch, 2*c.spec.Linger) }
+
 // size is how many tasks of c the worker should get; 0 if it holds enough. An idle worker gets one at least.
 func (p *Pool) size(c *call, w *worker) int {
-	if w.tasks > 0 && p.now-w.since > w.work+p.cfg.Prefetch {
+	if w.tasks > 0 && p.now-w.since > w.work+p.prefetch(c) {
 		return 0 // it is stuck
 	}
 	n := min(c.queued, p.cfg.MaxChunkTasks, w.left)
@@ -130,7 +134,7 @@ func (p *Pool) size(c *call, w *worker) int {
 	waiting, budget := 0, p.cfg.TargetChunk
 	if !w.chunks.empty() {
 		k := w.chunks.front.of
-		waiting, budget = w.tasks-(k.end-k.done), p.cfg.Prefetch-w.ahead()
+		waiting, budget = w.tasks-(k.end-k.done), p.prefetch(c)-w.ahead()
 		n = min(n, w.hello.CreditTasks-w.tasks, p.cfg.MaxChunkTasks-waiting)
 	}
 	if moment(n)*task > budget {
@@ -173,7 +177,7 @@ func (p *Pool) send(w *worker, c *call, n int) bool {
 	}
 	p.lastChunk++
 	k.ID, k.Call, k.Function, k.Attempt = p.lastChunk, c.spec.ID, c.function.place[w.generation.side], attempts+1
-	k.TaskTimeout, k.Deadline = c.spec.TaskTimeout, c.spec.Deadline
+	k.TaskTimeout, k.Linger, k.Deadline = c.spec.TaskTimeout, c.spec.Linger, c.spec.Deadline
 	k.call, k.worker, k.end, k.sent = c, w, k.N, p.now
 	k.todo.parts = k.Parts
 	if k.cost = c.est.run; k.cost == 0 {

@@ -196,7 +196,7 @@ func (s *script) event(f []string) {
 	case "open", "call":
 		spec := CallSpec{
 			ID: CallID(arg(0)), UID: uint32(num("uid", 0)), Weight: num("weight", 0), Function: "f", Encoding: opt["encoding"], Single: opt["single"] != "",
-			ChunkSize: num("chunk", 0), TaskTimeout: dur("timeout"), QueueTimeout: dur("queue"), MaxAttempts: num("attempts", 0),
+			ChunkSize: num("chunk", 0), TaskTimeout: dur("timeout"), QueueTimeout: dur("queue"), Linger: dur("linger"), MaxAttempts: num("attempts", 0),
 		}
 		if fn, ok := opt["function"]; ok {
 			spec.Function = fn

@@ -70,6 +70,7 @@ type CallSpec struct {
 	ChunkSize    int           // upper bound; 0: automatic
 	TaskTimeout  time.Duration // per attempt, from the task's own start; 0: none
 	QueueTimeout time.Duration // from Add to dispatch; 0: none
+	Linger       time.Duration // how long results may wait at a worker: it holds twice as much more work. 0: it does as it likes
 	Deadline     time.Time     // of the call; the shell cancels the call then, the core only passes it on. Zero: none
 	MaxAttempts  int           // default 1
 	RetryOn      Outcomes      // default WorkerLost only
@@ -213,6 +214,7 @@ type Chunk struct {
 	N           int
 	Waited      time.Duration // how long ago its first task was added
 	TaskTimeout time.Duration
+	Linger      time.Duration
 	Deadline    time.Time
 }
 

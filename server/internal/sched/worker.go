@@ -129,11 +129,13 @@ func (p *Pool) hungers(w *worker) bool {
 	if w.left == 0 || w.retiring != NoReason {
 		return false
 	}
-	ahead, enough := w.ahead(), p.cfg.Prefetch/2
+	runs := w.chunks.front.of
+	prefetch := p.prefetch(runs.call)
+	ahead, enough := w.ahead(), prefetch/2
 	if k := w.chunks.back.of; w.line.in == &p.hungry {
-		ahead, enough = ahead+moment(k.end-k.done)*k.cost, p.cfg.Prefetch+1
+		ahead, enough = ahead+moment(k.end-k.done)*k.cost, prefetch+1
 	}
-	return w.chunks.front.of.cost <= p.cfg.Prefetch && ahead < enough &&
+	return runs.cost <= prefetch && ahead < enough &&
 		w.tasks < w.hello.CreditTasks && w.bytes < w.hello.CreditBytes
 }
 
