@@ -20,6 +20,7 @@ func perlLines(t *testing.T, body string) []string {
 
 func TestMapLines(t *testing.T) {
 	t.Parallel()
+	mark := filepath.Join(t.TempDir(), "mark")
 	for _, c := range []struct {
 		name, body string
 		flags      []string
@@ -37,6 +38,7 @@ func TestMapLines(t *testing.T) {
 			"objects", `print "<$_>\n"`, []string{"--json"}, []string{"a"},
 			result{`{"index":0,"item":"a","outcome":"value","result":"<a>","attempt":1}` + "\n", "", 0},
 		},
+		{"retries", `unless (-e $_) { open F, ">", $_; exit 3 } print "again\n"`, []string{"--retries", "2"}, []string{mark}, result{"again\n", "", 0}},
 		{"time limits", `sleep 1000 if $_ eq "b"; print "<$_>\n"`, []string{"--timeout", "3s"}, []string{"a", "b", "c"}, result{"<a>\n<c>\n", "procpool: item 2 (b): timeout", 1}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -126,7 +126,7 @@ var forCommands = append([]string{"jobs", "max-procs"}, forItems...)
 // forItems are those of them that need a command for each item.
 var forItems = []string{
 	"max-args", "max-replace-args", "max-lines", "pipe", "line-buffer", "ungroup", "results", "dry-run",
-	"joblog", "resume", "resume-failed", "halt", "retries", "delay", "memfree",
+	"joblog", "resume", "resume-failed", "halt", "delay", "memfree",
 }
 
 // check finds the flags that do not go together, and reads those that need it. changed says which flags are given.

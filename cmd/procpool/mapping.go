@@ -114,8 +114,7 @@ func (m *mapping) runCommands(ctx context.Context, argv []string) (err error) {
 		m.progress.inputEnded()
 	}
 	w := commandWriter{mapping: m, layout: out, closeAll: flush}
-	err = runAll(ctx, m, pool, runCommand, inputs, w, client.ChunkSize(1), client.Linger(commandLinger), client.TaskOutput(m.pieces(out)), client.Label(shorten("map "+argv[0], 60)),
-		client.MaxAttempts(max(o.retries, 1)), client.RetryOn(client.ErrTask, client.ErrTimeout, client.ErrWorkerLost))
+	err = runAll(ctx, m, pool, runCommand, inputs, w, client.ChunkSize(1), client.Linger(commandLinger), client.TaskOutput(m.pieces(out)), client.Label(shorten("map "+argv[0], 60)))
 	return errors.Join(err, pool.Terminate())
 }
 
@@ -239,7 +238,8 @@ func runAll[A, R any](ctx context.Context, m *mapping, pool *client.Pool, fn cli
 	if m.screen.width > 0 {
 		watcher.Go(func() { m.progress.watch(watching, m.screen) })
 	}
-	opts = append(opts, client.TaskTimeout(m.options.timeout.fixed))
+	opts = append(opts, client.TaskTimeout(m.options.timeout.fixed), client.MaxAttempts(max(m.options.retries, 1)),
+		client.RetryOn(client.ErrTask, client.ErrTimeout, client.ErrWorkerLost))
 	verb := client.IMapUnordered[A, R]
 	if m.gate == nil && m.options.keepOrder {
 		verb = client.IMap[A, R]
