@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/procpool/procpool/client"
+	"github.com/procpool/procpool/cmd/procpool/internal/bench"
 	"github.com/procpool/procpool/workerproc"
 	"github.com/procpool/procpool/workerproc/lines"
 )
@@ -66,6 +67,8 @@ func run(args []string) int {
 		return 0
 	case errors.As(err, &status):
 		return int(status)
+	case errors.Is(err, bench.ErrIncomplete):
+		return 1
 	case errors.Is(err, syscall.EPIPE):
 		return 128 + int(syscall.SIGPIPE) // whoever read our output has enough, as head has
 	}
@@ -148,12 +151,29 @@ With a running procpoold it makes pools, runs their functions, and shows what go
 		newMapCommand(&g), newApplyCommand(&g),
 		withTimeout(newCreateCommand(&g)), withTimeout(newResizeCommand(&g)), withTimeout(newRestartCommand(&g)), newTopCommand(&g), newPoolsCommand(&g), newWorkersCommand(&g), newCallsCommand(&g), newLogsCommand(&g),
 		withTimeout(newCloseCommand(&g)), withTimeout(newJoinCommand(&g)), withTimeout(newTerminateCommand(&g)), withTimeout(newCancelCommand(&g)),
-		newBenchCommand(&g), newBenchSideCommand(&g), newBenchFloorCommand(), newAddrCommand(&g), newDoctorCommand(&g), newVersionCommand(&g),
+		newAddrCommand(&g), newDoctorCommand(&g), newVersionCommand(&g),
 	)
+	root.AddCommand(newBenchCommands(&g)...)
 	root.AddCommand(newTopics()...)
 	root.AddCommand(newManCommand())
 	addCompletions(root, &g)
 	return root
+}
+
+// newBenchCommands are those of bench, as a part of this program.
+func newBenchCommands(g *globals) []*cobra.Command {
+	return bench.Commands(func() bench.Host {
+		s := newScreen()
+		return bench.Host{
+			Addr: g.addr,
+			Say:  func(problem string) { s.say("%s", problem) },
+			Show: func(doing string) {
+				if s.width > 0 {
+					s.show(shorten(doing, s.width-1))
+				}
+			},
+		}
+	})
 }
 
 // version is the module's version, and the toolchain's.

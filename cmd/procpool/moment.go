@@ -287,3 +287,10 @@ func (c change) headline() (about, sums string) {
 		rateCell(done, c.passed()).text, rateCell(failed, c.passed()).text, memory.text, cpu.text)
 	return about, sums
 }
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}

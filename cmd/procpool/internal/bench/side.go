@@ -1,4 +1,4 @@
-package main
+package bench
 
 import (
 	"bytes"
@@ -17,10 +17,10 @@ import (
 	"time"
 )
 
-// benchScript is the side of Python's pools.
+// script is the side of Python's pools.
 //
 //go:embed bench.py
-var benchScript []byte
+var script []byte
 
 // A side does the same work round after round: procpool, or one of those it is compared with.
 type side interface {
@@ -50,8 +50,8 @@ func (b *bench) start(ctx context.Context, m measure, peer string) (side, error)
 		}, nil
 	case peer == "":
 		args := []string{sideCommand, "--dir", b.dir, "--daemon", b.daemon, "--python", b.options.python}
-		if b.addr != "" {
-			args = append(args, "--addr", b.addr)
+		if b.host.Addr != "" {
+			args = append(args, "--addr", b.host.Addr)
 		}
 		return startProcess(ctx, self, args...)
 	case peer == peerXargs:
@@ -79,11 +79,11 @@ func (b *bench) start(ctx context.Context, m measure, peer string) (side, error)
 	case peer == peerStreams || peer == peerSockets:
 		return startProcess(ctx, self, floorCommand, "--dir", b.dir, fmt.Sprintf("--streams=%t", peer == peerStreams))
 	}
-	script := filepath.Join(b.dir, "bench.py")
-	if err := os.WriteFile(script, benchScript, 0o600); err != nil {
+	path := filepath.Join(b.dir, "bench.py")
+	if err := os.WriteFile(path, script, 0o600); err != nil {
 		return nil, err
 	}
-	return startProcess(ctx, b.options.python, "-W", "ignore", script, peer)
+	return startProcess(ctx, b.options.python, "-W", "ignore", path, peer)
 }
 
 // process is a side that is a process. It reads a work from stdin and writes an answer to stdout, a line each, until stdin ends.
@@ -205,7 +205,7 @@ func (c *commands) round(ctx context.Context, w work) (*answer, error) {
 		out, err := cmd.CombinedOutput()
 		d := time.Since(start)
 		if err != nil {
-			return 0, fmt.Errorf("%w: %s", err, shorten(string(out), 200))
+			return 0, fmt.Errorf("%w: %.200q", err, out)
 		}
 		return d, nil // every command has succeeded: the status says so
 	})

@@ -1,4 +1,4 @@
-package main
+package bench
 
 import (
 	"context"
@@ -102,7 +102,7 @@ func (o *ours) mapInts(ctx context.Context, w work) (*answer, error) {
 	items := upTo(w.Items)
 	return rate(w, w.Items, func() (time.Duration, error) {
 		start := time.Now()
-		got, err := client.Map(ctx, pool, benchNext, items, client.ChunkSize(w.Chunk))
+		got, err := client.Map(ctx, pool, nextFunc, items, client.ChunkSize(w.Chunk))
 		took := time.Since(start)
 		return took, errors.Join(err, checkNext(got, w.Items))
 	})
@@ -117,7 +117,7 @@ func (o *ours) imap(ctx context.Context, w work) (*answer, error) {
 	return rate(w, w.Items, func() (time.Duration, error) {
 		got := make([]int, 0, w.Items)
 		start := time.Now()
-		for out, err := range client.IMap(ctx, pool, benchNext, slices.Values(items), client.ChunkSize(w.Chunk)) {
+		for out, err := range client.IMap(ctx, pool, nextFunc, slices.Values(items), client.ChunkSize(w.Chunk)) {
 			if err != nil || out.Err != nil {
 				return 0, errors.Join(err, out.Err)
 			}
@@ -138,7 +138,7 @@ func (o *ours) applyAsync(ctx context.Context, w work) (*answer, error) {
 		got := make([]int, w.Items)
 		start := time.Now()
 		for i := range results {
-			results[i] = client.ApplyAsync(ctx, pool, benchNext, i)
+			results[i] = client.ApplyAsync(ctx, pool, nextFunc, i)
 		}
 		for i, r := range results {
 			var err error
@@ -154,7 +154,7 @@ func (o *ours) applyAsync(ctx context.Context, w work) (*answer, error) {
 // applied is what one Apply takes.
 func applied(ctx context.Context, pool *client.Pool, i int) (time.Duration, error) {
 	start := time.Now()
-	v, err := client.Apply(ctx, pool, benchNext, i)
+	v, err := client.Apply(ctx, pool, nextFunc, i)
 	took := time.Since(start)
 	if err == nil && v != i+1 {
 		err = wrong("item", i, v, i+1)
@@ -184,7 +184,7 @@ func (o *ours) argument(ctx context.Context, w work) (*answer, error) {
 	}
 	return rate(w, w.Items*w.Bytes, func() (time.Duration, error) {
 		start := time.Now()
-		got, err := client.Map(ctx, pool, benchSum, o.blobs, client.ChunkSize(w.Chunk))
+		got, err := client.Map(ctx, pool, sumFunc, o.blobs, client.ChunkSize(w.Chunk))
 		took := time.Since(start)
 		for i, v := range got {
 			if want := sumOf(o.blobs[i]); v != want && err == nil {
@@ -204,7 +204,7 @@ func (o *ours) result(ctx context.Context, w work) (*answer, error) {
 	want := sumOf(blob(w.Bytes))
 	return rate(w, w.Items*w.Bytes, func() (time.Duration, error) {
 		start := time.Now()
-		got, err := client.Map(ctx, pool, benchBlob, items, client.ChunkSize(w.Chunk))
+		got, err := client.Map(ctx, pool, blobFunc, items, client.ChunkSize(w.Chunk))
 		took := time.Since(start)
 		for i, b := range got {
 			if err == nil && (len(b) != w.Bytes || sumOf(b) != want) {
@@ -257,7 +257,7 @@ func (o *ours) startWarm(ctx context.Context, w work) (*answer, error) {
 				return 0, err
 			}
 		}
-		got, err := client.Map(ctx, pool, benchNext, []int{0})
+		got, err := client.Map(ctx, pool, nextFunc, []int{0})
 		took = time.Since(start)
 		return took, errors.Join(err, checkNext(got, 1))
 	}, 50, 99)
@@ -273,7 +273,7 @@ func (o *ours) fairApply(ctx context.Context, w work) (*answer, error) {
 	}
 	mapping, cancel := context.WithCancel(ctx)
 	defer cancel()
-	long := client.MapAsync(mapping, pool, benchNap, slices.Repeat([]int{napUs}, w.Items))
+	long := client.MapAsync(mapping, pool, napFunc, slices.Repeat([]int{napUs}, w.Items))
 	if _, err := sample(w.Seconds, manySamples/10, func() (time.Duration, error) { return applied(ctx, pool, 3) }); err != nil { // the map gets into its stride
 		return nil, err
 	}
@@ -294,7 +294,7 @@ func (o *ours) fairQueue(ctx context.Context, w work) (*answer, error) {
 	}
 	w.Seconds = 0 // once: a side whose applies wait for the whole queue would take no longer
 	a, err := latency(w, 1, func() (time.Duration, error) {
-		long := client.MapAsync(ctx, pool, benchNap, slices.Repeat([]int{napUs}, w.Items))
+		long := client.MapAsync(ctx, pool, napFunc, slices.Repeat([]int{napUs}, w.Items))
 		if err := pause(ctx, 20*time.Millisecond); err != nil { // the queue fills
 			return 0, err
 		}
@@ -341,7 +341,7 @@ func (o *ours) fairShares(ctx context.Context, w work) (*answer, error) {
 		err       error
 	}
 	run := func(pool *client.Pool, us int) (s share) {
-		for out, err := range client.IMapUnordered(ctx, pool, benchNap, forever(us)) {
+		for out, err := range client.IMapUnordered(ctx, pool, napFunc, forever(us)) {
 			now := time.Now()
 			if err = errors.Join(err, out.Err); err == nil {
 				err = checkNaps([]int{out.Value}, us)
@@ -397,7 +397,7 @@ func (o *ours) memoryIMap(ctx context.Context, w work) (*answer, error) {
 		for drawn.Add(1); yield(item); drawn.Add(1) {
 		}
 	}
-	for out, err := range client.IMap(ctx, pool, benchEcho, input) {
+	for out, err := range client.IMap(ctx, pool, echoFunc, input) {
 		if err = errors.Join(err, out.Err); err == nil && string(out.Value) != string(item) {
 			err = wrong("item", out.Index, len(out.Value), w.Bytes)
 		}
@@ -441,7 +441,7 @@ func (o *ours) memoryCalls(ctx context.Context, w work) (*answer, error) {
 	var ended sync.WaitGroup
 	for range w.Items {
 		ended.Go(func() { // ends with calls
-			for _, err := range client.IMap(calls, pool, benchWait, input) {
+			for _, err := range client.IMap(calls, pool, waitFunc, input) {
 				_ = err // it is cancelled
 			}
 		})
@@ -492,7 +492,7 @@ func (o *ours) memoryIdle(ctx context.Context, w work) (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	worker, err := client.Apply(ctx, pool, benchMemory, 0)
+	worker, err := client.Apply(ctx, pool, memoryFunc, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -530,7 +530,7 @@ func (o *ours) crash(ctx context.Context, w work) (*answer, error) {
 		}
 		_, err = applied(ctx, pool, 1)
 		start := time.Now()
-		_, died := client.Apply(ctx, pool, benchDie, 0)
+		_, died := client.Apply(ctx, pool, dieFunc, 0)
 		took := time.Since(start)
 		if !errors.Is(died, client.ErrWorkerLost) {
 			err = errors.Join(err, fmt.Errorf("a task whose worker was killed ended with %q, want %w", fmt.Sprint(died), client.ErrWorkerLost))
@@ -588,7 +588,7 @@ func (o *ours) mapBy(ctx context.Context, pool *client.Pool, clients int, items 
 						return err
 					}
 				}
-				got, err := client.Map(ctx, pool, benchNext, items[from:to], client.ChunkSize(chunk))
+				got, err := client.Map(ctx, pool, nextFunc, items[from:to], client.ChunkSize(chunk))
 				for k, v := range got {
 					if err == nil && v != items[from+k]+1 {
 						err = wrong("item", from+k, v, items[from+k]+1)
@@ -616,9 +616,9 @@ func (o *ours) recycle(ctx context.Context, w work) (*answer, error) {
 		if err != nil {
 			return 0, err
 		}
-		_, err = client.Map(ctx, pool, benchDoze, slices.Repeat([]int{us}, w.Workers), client.ChunkSize(1))
+		_, err = client.Map(ctx, pool, dozeFunc, slices.Repeat([]int{us}, w.Workers), client.ChunkSize(1))
 		start := time.Now()
-		naps, mapped := client.Map(ctx, pool, benchDoze, slices.Repeat([]int{us}, w.Items), client.ChunkSize(1))
+		naps, mapped := client.Map(ctx, pool, dozeFunc, slices.Repeat([]int{us}, w.Items), client.ChunkSize(1))
 		took := time.Since(start)
 		return float64(len(naps)) / took.Seconds(), errors.Join(err, mapped, checkNaps(naps, us), pool.Terminate())
 	}

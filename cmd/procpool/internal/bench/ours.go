@@ -1,4 +1,4 @@
-package main
+package bench
 
 import (
 	"bytes"
@@ -26,12 +26,12 @@ import (
 
 // The functions that are measured. The workers are this program.
 var (
-	benchNext = workerproc.Func("procpool.bench.next", func(_ context.Context, i int) (int, error) { return i + 1, nil })
-	benchSum  = workerproc.Func("procpool.bench.sum", func(_ context.Context, b []byte) (int, error) { return sumOf(b), nil })
-	benchBlob = workerproc.Func("procpool.bench.blob", func(_ context.Context, size int) ([]byte, error) { return blob(size), nil })
-	benchEcho = workerproc.Func("procpool.bench.echo", func(_ context.Context, b []byte) ([]byte, error) { return b, nil })
-	// benchNap sleeps for so many microseconds and returns how many it took.
-	benchNap = workerproc.Func("procpool.bench.nap", func(ctx context.Context, us int) (int, error) {
+	nextFunc = workerproc.Func("procpool.bench.next", func(_ context.Context, i int) (int, error) { return i + 1, nil })
+	sumFunc  = workerproc.Func("procpool.bench.sum", func(_ context.Context, b []byte) (int, error) { return sumOf(b), nil })
+	blobFunc = workerproc.Func("procpool.bench.blob", func(_ context.Context, size int) ([]byte, error) { return blob(size), nil })
+	echoFunc = workerproc.Func("procpool.bench.echo", func(_ context.Context, b []byte) ([]byte, error) { return b, nil })
+	// napFunc sleeps for so many microseconds and returns how many it took.
+	napFunc = workerproc.Func("procpool.bench.nap", func(ctx context.Context, us int) (int, error) {
 		start := time.Now()
 		timer := time.NewTimer(time.Duration(us) * time.Microsecond)
 		defer timer.Stop()
@@ -41,8 +41,8 @@ var (
 		}
 		return int(time.Since(start).Microseconds()), nil
 	})
-	// benchDoze is benchNap by a system call, as time.sleep of Python is: the runtime's timers are no finer than a millisecond when nothing else is to be done.
-	benchDoze = workerproc.Func("procpool.bench.doze", func(_ context.Context, us int) (int, error) {
+	// dozeFunc is napFunc by a system call, as time.sleep of Python is: the runtime's timers are no finer than a millisecond when nothing else is to be done.
+	dozeFunc = workerproc.Func("procpool.bench.doze", func(_ context.Context, us int) (int, error) {
 		start := time.Now()
 		took := time.Duration(0)
 		for d := time.Duration(us) * time.Microsecond; took < d; took = time.Since(start) {
@@ -51,12 +51,12 @@ var (
 		}
 		return int(took.Microseconds()), nil
 	})
-	benchWait = workerproc.Func("procpool.bench.wait", func(ctx context.Context, b []byte) (int, error) {
+	waitFunc = workerproc.Func("procpool.bench.wait", func(ctx context.Context, b []byte) (int, error) {
 		<-ctx.Done()
 		return len(b), ctx.Err()
 	})
-	benchDie    = workerproc.Func("procpool.bench.die", func(context.Context, int) (int, error) { return 0, syscall.Kill(os.Getpid(), syscall.SIGKILL) })
-	benchMemory = workerproc.Func("procpool.bench.memory", func(context.Context, int) ([]int, error) { return memoryOf("self") })
+	dieFunc    = workerproc.Func("procpool.bench.die", func(context.Context, int) (int, error) { return 0, syscall.Kill(os.Getpid(), syscall.SIGKILL) })
+	memoryFunc = workerproc.Func("procpool.bench.memory", func(context.Context, int) ([]int, error) { return memoryOf("self") })
 )
 
 // sumOf is enough of an item to see that it has arrived: its length and its ends.
@@ -76,7 +76,7 @@ func blob(size int) []byte {
 // sideCommand is our side: this program again, in a process of its own.
 const sideCommand = "bench-side"
 
-func newBenchSideCommand(g *globals) *cobra.Command {
+func newSideCommand(host func() Host) *cobra.Command {
 	o := &ours{}
 	cmd := &cobra.Command{
 		Use:    sideCommand,
@@ -84,7 +84,7 @@ func newBenchSideCommand(g *globals) *cobra.Command {
 		Hidden: true,
 		Args:   cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			o.addr = g.addr
+			o.addr = host().Addr
 			return o.serve(cmd.Context(), os.Stdin, os.Stdout)
 		},
 	}
@@ -137,7 +137,7 @@ func (o *ours) serve(ctx context.Context, in io.Reader, out io.Writer) (err erro
 	if err := o.connect(ctx); err != nil {
 		return answers.Encode(answer{Error: err.Error()})
 	}
-	if err := answers.Encode(answer{Note: version()}); err != nil {
+	if err := answers.Encode(answer{}); err != nil {
 		return err
 	}
 	for works := json.NewDecoder(in); ; {
@@ -187,7 +187,7 @@ func (o *ours) connect(ctx context.Context) (err error) {
 		select {
 		case <-ticker.C:
 		case <-o.daemon.done:
-			return fmt.Errorf("%s ended: %s", o.program, shorten(o.daemon.stderr.String(), 200))
+			return fmt.Errorf("%s ended: %.200q", o.program, &o.daemon.stderr)
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -253,7 +253,7 @@ func (o *ours) kept(ctx context.Context, w work) (*client.Pool, error) {
 			return nil, err
 		}
 		o.pool = pool
-		if _, err := client.Map(ctx, pool, benchNap, slices.Repeat([]int{1000}, 4*w.Workers), client.ChunkSize(1)); err != nil {
+		if _, err := client.Map(ctx, pool, napFunc, slices.Repeat([]int{1000}, 4*w.Workers), client.ChunkSize(1)); err != nil {
 			return nil, err
 		}
 	}

@@ -1,9 +1,15 @@
-package main
+// Package bench is `procpool bench`: it lets procpool, and whoever it is compared with, do the same work in turns, each in a process of its own, and
+// reports figures and their ratios.
+//
+// [Commands] is its only door. Behind it: measures.go says what is measured, side.go who does it, ours.go, bench.py and floor.go do it, and report.go
+// writes what came of it. The functions that are measured are registered when the program starts, as a worker needs them.
+package bench
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,7 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const benchHelp = `Bench measures this machine's procpool: typed Go functions, the default encoding, the public SDK, as your programs use them. A MEASURE is one of
+const help = `Bench measures this machine's procpool: typed Go functions, the default encoding, the public SDK, as your programs use them. A MEASURE is one of
 --list, or the beginning of several ("map", "argument"), or "all". Without one it takes all, but with --compare those that have something to compare
 with.
 
@@ -34,8 +40,8 @@ $PATH, and --addr uses one that runs.
 
 Exit status: 0; 1: something could not be measured or compared, and stderr says what; 255: bench itself failed.`
 
-// benchOptions are the flags of bench.
-type benchOptions struct {
+// options are the flags of bench.
+type options struct {
 	compare  []string
 	runs     int
 	atLeast  time.Duration
@@ -47,16 +53,34 @@ type benchOptions struct {
 	python   string
 }
 
-func newBenchCommand(g *globals) *cobra.Command {
-	var o benchOptions
+// Host is what bench has of the program that it is a command of.
+type Host struct {
+	Addr string               // of the daemon that is to be used; empty: one of its own
+	Say  func(problem string) // tells at once what could not be measured or compared
+	Show func(doing string)   // shows what is being done, if there is a place for it; empty: nothing any more
+}
+
+// ErrIncomplete ends bench when something could not be measured or compared, after the report. The host has been told what.
+var ErrIncomplete = errors.New("something could not be measured or compared")
+
+// Commands are bench itself, and two hidden ones that it starts its own program with, for sides that need a process. The host is asked for when one of
+// them runs.
+func Commands(host func() Host) []*cobra.Command {
+	return []*cobra.Command{newCommand(host), newSideCommand(host), newFloorCommand()}
+}
+
+func newCommand(host func() Host) *cobra.Command {
+	var o options
 	cmd := &cobra.Command{
 		Use:   "bench [MEASURE...]",
 		Short: "Measure procpool, alone or against other pools",
-		Long:  benchHelp,
+		Long:  help,
 		Example: `  procpool bench map apply
   procpool bench --compare python --markdown
   procpool bench --compare xargs command`,
-		RunE: func(cmd *cobra.Command, args []string) error { return runBench(cmd.Context(), g, &o, args) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return o.run(cmd.Context(), host(), args, cmd.OutOrStdout())
+		},
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
@@ -73,7 +97,7 @@ func newBenchCommand(g *globals) *cobra.Command {
 }
 
 // check finds what is wrong with the flags.
-func (o *benchOptions) check(addr string) error {
+func (o *options) check(addr string) error {
 	switch {
 	case o.runs < 1:
 		return fmt.Errorf("--runs %d: it must be at least 1", o.runs)
@@ -90,7 +114,7 @@ func (o *benchOptions) check(addr string) error {
 }
 
 // peers are who is compared with.
-func (o *benchOptions) peers() (peers []string, err error) {
+func (o *options) peers() (peers []string, err error) {
 	for _, c := range o.compare {
 		p, ok := comparisons[c]
 		if !ok {
@@ -103,19 +127,18 @@ func (o *benchOptions) peers() (peers []string, err error) {
 
 // bench is one run of it.
 type bench struct {
-	options *benchOptions
-	screen  *screen
-	addr    string // of a daemon that runs; empty: one of our own
+	options *options
+	host    Host
 	dir     string // for the script and for sockets, and removed at the end
 	daemon  string // the program; empty: embedded
 	missing map[string]string
 	report  report
 }
 
-func runBench(ctx context.Context, g *globals, o *benchOptions, words []string) error {
+func (o *options) run(ctx context.Context, host Host, words []string, out io.Writer) error {
 	peers, err := o.peers()
 	if err == nil {
-		err = o.check(g.addr)
+		err = o.check(host.Addr)
 	}
 	if err != nil {
 		return err
@@ -125,9 +148,9 @@ func runBench(ctx context.Context, g *globals, o *benchOptions, words []string) 
 		return err
 	}
 	if o.list {
-		return listMeasures(chosen)
+		return listMeasures(out, chosen)
 	}
-	b := &bench{options: o, screen: newScreen(), addr: g.addr, missing: map[string]string{}}
+	b := &bench{options: o, host: host, missing: map[string]string{}}
 	if o.daemon {
 		if b.daemon, err = findDaemon(); err != nil {
 			return err
@@ -144,8 +167,8 @@ func runBench(ctx context.Context, g *globals, o *benchOptions, words []string) 
 	switch {
 	case o.daemon:
 		b.report.Mode = "daemon"
-	case b.addr != "":
-		b.report.Mode = b.addr
+	case host.Addr != "":
+		b.report.Mode = host.Addr
 	}
 	if slices.Contains(peers, peerPool) {
 		b.report.Machine.Python = pythonVersion(ctx, o.python)
@@ -163,17 +186,17 @@ func runBench(ctx context.Context, g *globals, o *benchOptions, words []string) 
 	case o.markdown:
 		write = b.report.writeMarkdown
 	}
-	if err := write(b.screen.out()); err != nil {
+	if err := write(out); err != nil {
 		return err
 	}
 	if len(b.report.Problems) > 0 {
-		return statusError(1)
+		return ErrIncomplete
 	}
 	return context.Cause(ctx)
 }
 
-func listMeasures(list []measure) error {
-	table := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
+func listMeasures(out io.Writer, list []measure) error {
+	table := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(table, "NAME\tMEASURES\tCOMPARES WITH") // the table keeps an error for Flush
 	for _, m := range list {
 		peers := strings.Join(m.peers, ", ")
@@ -207,14 +230,14 @@ func (b *bench) problem(format string, args ...any) {
 	p := fmt.Sprintf(format, args...)
 	if !slices.Contains(b.report.Problems, p) {
 		b.report.Problems = append(b.report.Problems, p)
-		b.screen.say("%s", p)
+		b.host.Say(p)
 	}
 }
 
 // measure lets the sides take turns. A side that fails is out for the rest of the measure.
 func (b *bench) measure(ctx context.Context, m measure, peers []string, named bool) {
-	defer b.screen.show("")
-	if m.own && b.addr != "" {
+	defer b.host.Show("")
+	if m.own && b.host.Addr != "" {
 		if named {
 			b.problem("%s: it looks into the daemon's process, which --addr does not give; use --daemon", m.name)
 		}
@@ -243,7 +266,7 @@ func (b *bench) measure(ctx context.Context, m measure, peers []string, named bo
 		if (name != "" && !slices.Contains(peers, name)) || b.missing[name] != "" {
 			continue
 		}
-		b.show("%s: %s warms up", m.name, sideName(name))
+		b.host.Show(fmt.Sprintf("%s: %s warms up", m.name, sideName(name)))
 		s, err := b.start(ctx, m, name)
 		if err != nil {
 			if ctx.Err() == nil {
@@ -266,7 +289,7 @@ func (b *bench) measure(ctx context.Context, m measure, peers []string, named bo
 			if s == nil || ctx.Err() != nil {
 				continue
 			}
-			b.show("%s: run %d of %d, %s", m.name, run+1, b.options.runs, runs[i].side)
+			b.host.Show(fmt.Sprintf("%s: run %d of %d, %s", m.name, run+1, b.options.runs, runs[i].side))
 			var err error
 			if runs[i].answers[run], err = s.round(ctx, w); err != nil {
 				out(i, err)
@@ -274,13 +297,6 @@ func (b *bench) measure(ctx context.Context, m measure, peers []string, named bo
 		}
 	}
 	b.report.Measures = append(b.report.Measures, newMeasureReport(m, runs))
-}
-
-// show says on a terminal what is being done.
-func (b *bench) show(format string, args ...any) {
-	if b.screen.width > 0 {
-		b.screen.show(shorten(fmt.Sprintf(format, args...), b.screen.width-1))
-	}
 }
 
 // machine is where figures were taken.

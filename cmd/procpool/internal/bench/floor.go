@@ -1,4 +1,4 @@
-package main
+package bench
 
 import (
 	"bufio"
@@ -312,7 +312,7 @@ func startFloor(ctx context.Context, dir string, streams bool, workers int) (*fl
 	s := &floorSide{}
 	go func() { // ends with the process, which ends with whatever was first
 		fmt.Fprintln(os.Stderr, "the relay has ended:", <-r.ended)
-		os.Exit(statusFailure)
+		os.Exit(1)
 	}()
 	if s.client, err = dialFloor(ctx, path, streams); err != nil {
 		return nil, err
@@ -419,7 +419,7 @@ func (forks) round(ctx context.Context, w work) (*answer, error) {
 
 const floorCommand = "bench-floor"
 
-func newBenchFloorCommand() *cobra.Command {
+func newFloorCommand() *cobra.Command {
 	var dir, socket string
 	var streams bool
 	cmd := &cobra.Command{

@@ -1,8 +1,9 @@
-package main
+package bench
 
 import (
 	"context"
 	"errors"
+	"os"
 	"slices"
 	"strconv"
 	"time"
@@ -11,8 +12,8 @@ import (
 	"github.com/procpool/procpool/workerproc/lines"
 )
 
-// benchLines is the line worker that is measured: the loop that anybody would write.
-const benchLines = `
+// lineProgram is the line worker that is measured: the loop that anybody would write.
+const lineProgram = `
 import sys
 
 def f(line):
@@ -28,11 +29,12 @@ while line:
 func (o *ours) lineRate(ctx context.Context, w work) (*answer, error) {
 	fn := client.Func[string, string](lines.Function)
 	if o.pool == nil {
-		program, err := adapter(lines.Spec{Command: []string{o.python, "-c", benchLines}})
+		self, err := os.Executable() // the adapter
 		if err != nil {
 			return nil, err
 		}
-		if o.pool, err = o.open(ctx, w.Workers, program); err != nil {
+		spec := lines.Spec{Command: []string{o.python, "-c", lineProgram}}
+		if o.pool, err = o.open(ctx, w.Workers, client.Program(self, spec.Args()...)); err != nil {
 			return nil, err
 		}
 		if _, err := client.Map(ctx, o.pool, fn, slices.Repeat([]string{"1"}, 4*w.Workers), client.ChunkSize(1)); err != nil { // they have started

@@ -1,11 +1,7 @@
-package main
+package bench
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
-	"math"
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -67,27 +63,9 @@ func TestMeasuresFitTogether(t *testing.T) {
 			if m.command == slices.Contains(comparisons["python"], p) {
 				t.Errorf("%s: %s cannot do it", m.name, p)
 			}
-			if do := "def do_" + strings.ReplaceAll(m.work.Do, "-", "_") + "("; !m.command && !strings.Contains(string(benchScript), do) {
+			if do := "def do_" + strings.ReplaceAll(m.work.Do, "-", "_") + "("; !m.command && !strings.Contains(string(script), do) {
 				t.Errorf("%s: bench.py has no %q", m.name, do)
 			}
-		}
-	}
-}
-
-// TestFloor: the relays move what is measured, and commands are started.
-func TestFloor(t *testing.T) {
-	t.Parallel()
-	out, err := procpool(t, "bench", "map-1", "apply", "argument-64KiB", "result-64KiB", "command-rate", "--compare", "floor", "--runs", "1", "--time", "0s", "--json").Output()
-	if err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	for _, peer := range comparisons["floor"] {
-		want := 4
-		if peer == peerExec {
-			want = 1
-		}
-		if got := bytes.Count(out, []byte(`"peer": "`+peer+`"`)); got < want {
-			t.Errorf("%s is there %d times, want at least %d:\n%s", peer, got, want, out)
 		}
 	}
 }
@@ -180,108 +158,6 @@ func TestReportCompares(t *testing.T) {
 				t.Errorf("a row has %d bars, others %d: %s", n, pipes, line)
 			}
 			pipes = n
-		}
-	}
-}
-
-// benchJSON is a tiny bench as a script sees it. Its measures are such as take no time even on a machine that has none.
-func benchJSON(t *testing.T, status int, args ...string) (r report, stderr string) {
-	t.Helper()
-	args = append([]string{"bench", "--json", "--runs", "2", "--time", "1ms", "apply", "start-warm"}, args...)
-	got := finish(t, procpool(t, args...))
-	if got.status != status {
-		t.Fatalf("%q: status %d, want %d\n%s", args, got.status, status, got.stderr)
-	}
-	if err := json.Unmarshal([]byte(got.stdout), &r); err != nil {
-		t.Fatalf("%v in\n%s", err, got.stdout)
-	}
-	var names []string
-	for _, m := range r.Measures {
-		names = append(names, m.Name)
-		if least := 2; m.Checked["procpool"] < least {
-			t.Errorf("%s: %d results were checked, want at least %d", m.Name, m.Checked["procpool"], least)
-		}
-		for _, f := range m.Figures {
-			if f.Ours == nil || len(f.Ours.Values) != 2 || f.Ours.Median <= 0 || math.IsInf(f.Ours.Median, 0) || f.Ours.Min > f.Ours.Median || f.Ours.Median > f.Ours.Max {
-				t.Errorf("%s %s: got %+v, want two values", m.Name, f.Name, f.Ours)
-			}
-		}
-	}
-	if want := []string{"apply", "start-warm"}; !slices.Equal(names, want) {
-		t.Errorf("got measures %v, want %v", names, want)
-	}
-	return r, got.stderr
-}
-
-func TestBenchMeasures(t *testing.T) {
-	t.Parallel()
-	r, stderr := benchJSON(t, 0)
-	if r.Mode != "embedded" || r.Workers != 2 || r.Runs != 2 || r.Machine.CPUs < 1 || len(r.Problems) > 0 || stderr != "" {
-		t.Errorf("got %+v\n%s", r, stderr)
-	}
-}
-
-func TestBenchMeasuresARunningDaemon(t *testing.T) {
-	t.Parallel()
-	addr := newDaemon(t)
-	r, _ := benchJSON(t, 0, addr...)
-	if r.Mode != addr[1] {
-		t.Errorf("got mode %q, want %q", r.Mode, addr[1])
-	}
-	if got := finish(t, procpool(t, append(addr, "bench", "memory-idle")...)); got.status != 1 || !strings.Contains(got.stderr, "--daemon") {
-		t.Errorf("a look into a daemon that is not ours: got %+v, want status 1 and advice", got)
-	}
-}
-
-func TestBenchCompares(t *testing.T) {
-	t.Parallel()
-	if _, err := exec.LookPath("python3"); err != nil {
-		t.Skip("python3 is not there, so the comparison with it is NOT tested here; install it")
-	}
-	r, _ := benchJSON(t, 0, "--compare", "python")
-	for _, m := range r.Measures {
-		for _, f := range m.Figures {
-			for _, p := range f.Peers {
-				if p.Theirs == nil || len(p.Theirs.Values) != 2 || p.Ratio == nil || len(p.Ratio.Values) != 2 || p.Ratio.Min <= 0 {
-					t.Errorf("%s %s: got %+v of %s, want two values and ratios", m.Name, f.Name, p, p.Peer)
-				}
-				if m.Checked[p.Peer] < 2 {
-					t.Errorf("%s: %d results of %s were checked", m.Name, m.Checked[p.Peer], p.Peer)
-				}
-			}
-			if want := map[string]int{"apply": 2, "start-warm": 1}[m.Name]; len(f.Peers) != want {
-				t.Errorf("%s: got %d peers, want %d", m.Name, len(f.Peers), want)
-			}
-		}
-	}
-}
-
-func TestBenchSaysWhoIsMissing(t *testing.T) {
-	t.Parallel()
-	r, stderr := benchJSON(t, 1, "--compare", "python", "--python", "no-such-python")
-	if len(r.Problems) != 2 || strings.Count(stderr, "no-such-python") != 2 { // mp.Pool and ProcessPoolExecutor
-		t.Errorf("got problems %q and\n%s\nwant two, each said once", r.Problems, stderr)
-	}
-}
-
-func TestBenchComparesCommands(t *testing.T) {
-	t.Parallel()
-	cmd := procpool(t, "bench", "command-one", "--compare", "xargs", "--runs", "1", "--time", "1ms")
-	got := finish(t, cmd)
-	status := 0
-	if _, err := exec.LookPath("parallel"); err != nil {
-		status = 1
-	}
-	if got.status != status || !strings.Contains(got.stdout, "×") || (status == 1) != strings.Contains(got.stderr, peerParallel) {
-		t.Errorf("got %+v, want a ratio, and status %d", got, status)
-	}
-}
-
-func TestBenchRefuses(t *testing.T) {
-	t.Parallel()
-	for _, args := range []string{"nothing", "--runs 0", "--compare perl", "-j 0", "--json --markdown", "--time -1s", "--daemon --addr x"} {
-		if got := finish(t, procpool(t, append([]string{"bench"}, strings.Fields(args)...)...)); got.status != statusFailure || got.stdout != "" {
-			t.Errorf("bench %s: got %+v, want a refusal", args, got)
 		}
 	}
 }

@@ -1,0 +1,208 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/procpool/procpool/server"
+	"github.com/procpool/procpool/workerproc"
+	"github.com/procpool/procpool/workerproc/lines"
+)
+
+// asProgram makes the test binary a program whose only commands are those of bench, also in its workers.
+const asProgram = "PROCPOOL_TEST_AS_BENCH"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		lines.Main()
+		workerproc.Main()
+		os.Exit(program())
+	}
+	os.Exit(m.Run())
+}
+
+func program() int {
+	var addr string
+	root := &cobra.Command{SilenceErrors: true, SilenceUsage: true}
+	root.PersistentFlags().StringVar(&addr, "addr", "", "")
+	root.AddCommand(Commands(func() Host {
+		return Host{Addr: addr, Say: func(problem string) { fmt.Fprintln(os.Stderr, problem) }, Show: func(string) {}}
+	})...)
+	switch err := root.Execute(); {
+	case err == nil:
+		return 0
+	case errors.Is(err, ErrIncomplete):
+		return 1
+	default:
+		fmt.Fprintln(os.Stderr, err)
+		return 255
+	}
+}
+
+// patience is how long anything here may take at most; nothing waits for it to pass.
+const patience = 2 * time.Minute
+
+// run is how bench ended.
+type run struct {
+	stdout, stderr string
+	status         int
+}
+
+func runBench(t *testing.T, args ...string) run {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, self, append([]string{"bench"}, args...)...)
+	cmd.Env = append(os.Environ(), asProgram+"=1")
+	cmd.Dir = t.TempDir()
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	var exit *exec.ExitError
+	if err := cmd.Run(); err != nil && !errors.As(err, &exit) {
+		t.Fatalf("%q: %v\n%s", args, err, &stderr)
+	}
+	return run{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
+}
+
+// serveDaemon runs a daemon and returns its address.
+func serveDaemon(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "pp") // t.TempDir is too long: a socket's path has at most 107 bytes
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	s, err := server.New(server.Config{Dir: dir, DrainTimeout: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("daemon: %v", err)
+		}
+	})
+	return s.Addr()
+}
+
+// TestFloor: the relays move what is measured.
+func TestFloor(t *testing.T) {
+	t.Parallel()
+	got := runBench(t, "map-1", "apply", "argument-64KiB", "result-64KiB", "--compare", "floor", "--runs", "1", "--time", "0s", "--json")
+	if got.status != 0 {
+		t.Fatalf("status %d\n%s", got.status, got.stderr)
+	}
+	for _, peer := range []string{peerStreams, peerSockets} {
+		const want = 5 // figures: apply has two
+		if n := strings.Count(got.stdout, `"peer": "`+peer+`"`); n != want {
+			t.Errorf("%s is there %d times, want %d:\n%s", peer, n, want, got.stdout)
+		}
+	}
+}
+
+// benchJSON is a tiny bench as a script sees it. Its measures are such as take no time even on a machine that has none.
+func benchJSON(t *testing.T, status int, args ...string) (r report, stderr string) {
+	t.Helper()
+	got := runBench(t, append([]string{"--json", "--runs", "2", "--time", "1ms", "apply", "start-warm"}, args...)...)
+	if got.status != status {
+		t.Fatalf("%q: status %d, want %d\n%s", args, got.status, status, got.stderr)
+	}
+	if err := json.Unmarshal([]byte(got.stdout), &r); err != nil {
+		t.Fatalf("%v in\n%s", err, got.stdout)
+	}
+	var names []string
+	for _, m := range r.Measures {
+		names = append(names, m.Name)
+		if least := 2; m.Checked["procpool"] < least {
+			t.Errorf("%s: %d results were checked, want at least %d", m.Name, m.Checked["procpool"], least)
+		}
+		for _, f := range m.Figures {
+			if f.Ours == nil || len(f.Ours.Values) != 2 || f.Ours.Median <= 0 || math.IsInf(f.Ours.Median, 0) || f.Ours.Min > f.Ours.Median || f.Ours.Median > f.Ours.Max {
+				t.Errorf("%s %s: got %+v, want two values", m.Name, f.Name, f.Ours)
+			}
+		}
+	}
+	if want := []string{"apply", "start-warm"}; !slices.Equal(names, want) {
+		t.Errorf("got measures %v, want %v", names, want)
+	}
+	return r, got.stderr
+}
+
+func TestMeasures(t *testing.T) {
+	t.Parallel()
+	r, stderr := benchJSON(t, 0)
+	if r.Mode != "embedded" || r.Workers != 2 || r.Runs != 2 || r.Machine.CPUs < 1 || len(r.Problems) > 0 || stderr != "" {
+		t.Errorf("got %+v\n%s", r, stderr)
+	}
+}
+
+func TestMeasuresARunningDaemon(t *testing.T) {
+	t.Parallel()
+	addr := serveDaemon(t)
+	r, _ := benchJSON(t, 0, "--addr", addr)
+	if r.Mode != addr {
+		t.Errorf("got mode %q, want %q", r.Mode, addr)
+	}
+	if got := runBench(t, "--addr", addr, "memory-idle"); got.status != 1 || !strings.Contains(got.stderr, "--daemon") {
+		t.Errorf("a look into a daemon that is not ours: got %+v, want status 1 and advice", got)
+	}
+}
+
+func TestCompares(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("python3"); err != nil {
+		t.Skip("python3 is not there, so the comparison with it is NOT tested here; install it")
+	}
+	r, _ := benchJSON(t, 0, "--compare", "python")
+	for _, m := range r.Measures {
+		for _, f := range m.Figures {
+			for _, p := range f.Peers {
+				if p.Theirs == nil || len(p.Theirs.Values) != 2 || p.Ratio == nil || len(p.Ratio.Values) != 2 || p.Ratio.Min <= 0 {
+					t.Errorf("%s %s: got %+v of %s, want two values and ratios", m.Name, f.Name, p, p.Peer)
+				}
+				if m.Checked[p.Peer] < 2 {
+					t.Errorf("%s: %d results of %s were checked", m.Name, m.Checked[p.Peer], p.Peer)
+				}
+			}
+			if want := map[string]int{"apply": 2, "start-warm": 1}[m.Name]; len(f.Peers) != want {
+				t.Errorf("%s: got %d peers, want %d", m.Name, len(f.Peers), want)
+			}
+		}
+	}
+}
+
+func TestSaysWhoIsMissing(t *testing.T) {
+	t.Parallel()
+	r, stderr := benchJSON(t, 1, "--compare", "python", "--python", "no-such-python")
+	if len(r.Problems) != 2 || strings.Count(stderr, "no-such-python") != 2 { // mp.Pool and ProcessPoolExecutor
+		t.Errorf("got problems %q and\n%s\nwant two, each said once", r.Problems, stderr)
+	}
+}
+
+func TestRefuses(t *testing.T) {
+	t.Parallel()
+	for _, args := range []string{"nothing", "--runs 0", "--compare perl", "-j 0", "--json --markdown", "--time -1s", "--daemon --addr x"} {
+		if got := runBench(t, strings.Fields(args)...); got.status != 255 || got.stdout != "" {
+			t.Errorf("bench %s: got %+v, want a refusal", args, got)
+		}
+	}
+}
