@@ -1,8 +1,9 @@
 // Package bench is `procpool bench`: it lets procpool, and whoever it is compared with, do the same work in turns, each in a process of its own, and
 // reports figures and their ratios.
 //
-// [Commands] is its only door. Behind it: measures.go says what is measured, side.go who does it, ours.go, bench.py and floor.go do it, and report.go
-// writes what came of it. The functions that are measured are registered when the program starts, as a worker needs them.
+// [Commands] is its only door. Behind it: measures.go says what is measured, and side.go who does it. Procpool's side is ours.go, with what it does in
+// work.go, lines.go, fair.go and cost.go; the others are bench.py and floor.go. report.go writes what came of it. The functions that are measured are
+// registered when the program starts, as a worker needs them.
 package bench
 
 import (

@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
-	"time"
 	"unicode/utf8"
 )
 
@@ -92,11 +91,6 @@ func newSpread(list []float64) *spread {
 		s.Median = (sorted[mid-1] + sorted[mid]) / 2
 	}
 	return s
-}
-
-// percentile is the smallest of the values that is not below p percent of them.
-func percentile(sorted []time.Duration, p float64) time.Duration {
-	return sorted[max(0, int(math.Ceil(p/100*float64(len(sorted))))-1)]
 }
 
 func (s *spread) format(f func(float64) string) string {
