@@ -138,7 +138,7 @@ func writeDiagnosis(w io.Writer, d *pb.DescribeResponse) error {
 	if d.GetEmbedded() {
 		kind = "embedded daemon"
 	}
-	fmt.Fprintf(w, "%s %s, process %d of uid %d, up %s, on %s\n\n", kind, d.GetVersion(), d.GetPid(), d.GetUid(), since(d.GetStarted(), time.Now()), d.GetSocket())
+	fmt.Fprintf(w, "%s %s, process %d of uid %d, up %s, on %s\n\n", kind, d.GetVersion(), d.GetPid(), d.GetUid(), time.Since(d.GetStarted().AsTime()).Round(time.Second), d.GetSocket())
 	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	for _, g := range d.GetGuarantees() {
 		mark := "ok"

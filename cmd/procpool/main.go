@@ -16,6 +16,7 @@ import (
 
 	"github.com/procpool/procpool/client"
 	"github.com/procpool/procpool/cmd/procpool/internal/bench"
+	"github.com/procpool/procpool/cmd/procpool/internal/look"
 	"github.com/procpool/procpool/workerproc"
 	"github.com/procpool/procpool/workerproc/lines"
 )
@@ -149,10 +150,11 @@ With a running procpoold it makes pools, runs their functions, and shows what go
 	})
 	root.AddCommand(
 		newMapCommand(&g), newApplyCommand(&g),
-		withTimeout(newCreateCommand(&g)), withTimeout(newResizeCommand(&g)), withTimeout(newRestartCommand(&g)), newTopCommand(&g), newPoolsCommand(&g), newWorkersCommand(&g), newCallsCommand(&g), newLogsCommand(&g),
+		withTimeout(newCreateCommand(&g)), withTimeout(newResizeCommand(&g)), withTimeout(newRestartCommand(&g)), newLogsCommand(&g),
 		withTimeout(newCloseCommand(&g)), withTimeout(newJoinCommand(&g)), withTimeout(newTerminateCommand(&g)), withTimeout(newCancelCommand(&g)),
 		newAddrCommand(&g), newDoctorCommand(&g), newVersionCommand(&g),
 	)
+	root.AddCommand(look.Commands(g.dial)...)
 	root.AddCommand(newBenchCommands(&g)...)
 	root.AddCommand(newTopics()...)
 	root.AddCommand(newManCommand())

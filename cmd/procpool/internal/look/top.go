@@ -1,4 +1,4 @@
-package main
+package look
 
 import (
 	"context"
@@ -15,7 +15,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func newTopCommand(g *globals) *cobra.Command {
+func newTopCommand(dial Dial) *cobra.Command {
 	interval := time.Second
 	cmd := &cobra.Command{
 		Use:   "top",
@@ -32,7 +32,7 @@ Where the output is no terminal, it is one look at the pools.`,
 			}
 			ctx := cmd.Context()
 			look := func(ctx context.Context) (*moment, error) {
-				c, err := g.dial(ctx) // each time: the daemon may have been started again
+				c, err := dial(ctx) // each time: the daemon may have been started again
 				if err != nil {
 					return nil, err
 				}
@@ -339,7 +339,7 @@ func (t *top) nothing() string {
 // remark is what is wrong: with the daemon, or with the pool that is looked at.
 func (t *top) remark() string {
 	if t.err != nil {
-		return fmt.Sprintf("since %s: %s", took(time.Since(t.sees.now.at).Truncate(time.Second)).text, printable(oneLine(t.err)))
+		return fmt.Sprintf("since %s: %s", took(time.Since(t.sees.now.at).Truncate(time.Second)).text, printable(strings.ReplaceAll(t.err.Error(), "\n", "; ")))
 	}
 	name := t.pool
 	if t.view == poolsView {

@@ -1,0 +1,43 @@
+package main
+
+import (
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+func TestSteeringHasATimeout(t *testing.T) {
+	t.Parallel()
+	addr := newDaemon(t)
+	apply := procpool(t, append(addr, "apply", "--pool", "test", "wait", "1")...)
+	if err := apply.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { apply.Process.Signal(syscall.SIGINT); _ = apply.Wait() }()
+	eventually(t, func() string {
+		if out := run0(t, append(addr, "workers")...); !strings.Contains(out, "busy") {
+			return out
+		}
+		return ""
+	})
+	at := func(args ...string) result { return finish(t, procpool(t, append(slices.Clone(addr), args...)...)) }
+	if r := at("resize", "test", "3", "--timeout", "1m"); r.status != 0 {
+		t.Errorf("resize: %+v", r)
+	}
+	if r := at("close", "test", "--timeout", "1m"); r.status != 0 {
+		t.Errorf("close: %+v", r)
+	}
+	if r := at("join", "test", "--timeout", "200ms"); r.status != statusTimeout || r.stderr != "procpool: join: not done within 200ms\n" {
+		t.Errorf("join: got %+v, want status %d and a sentence", r, statusTimeout)
+	}
+	if r := at("join", "nobody", "--timeout", "1m"); r.status != statusFailure {
+		t.Errorf("join of nobody: %+v", r)
+	}
+	if r := at("terminate", "test", "--timeout", "1m"); r.status != 0 {
+		t.Errorf("terminate: %+v", r)
+	}
+	if r := at("join", "test", "--timeout", "1m"); r.status != 0 {
+		t.Errorf("join: %+v", r)
+	}
+}
