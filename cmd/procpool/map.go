@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/procpool/procpool/cmd/procpool/internal/records"
 )
 
 const mapHelp = `Map runs a command once for every item, several at a time, in worker processes of its own. In the command {} stands for the item; without
@@ -277,13 +279,13 @@ func (o *mapOptions) open(ctx context.Context, list []string, given bool, s *scr
 	return in.each(max(o.perCommand, 1)), nil
 }
 
-func (o *mapOptions) cutter() cutter {
-	c := cutter{size: int(o.blockSize), records: o.perCommand, end: []byte(unescape(o.recEnd)), start: []byte(unescape(o.recStart))}
+func (o *mapOptions) cutter() records.Cutter {
+	c := records.Cutter{Size: int(o.blockSize), Records: o.perCommand, End: []byte(unescape(o.recEnd)), Start: []byte(unescape(o.recStart))}
 	switch {
 	case o.nul:
-		c.end = []byte{0}
+		c.End = []byte{0}
 	case o.recEnd == "" && o.recStart == "" && !o.recEndGiven:
-		c.end = []byte("\n")
+		c.End = []byte("\n")
 	}
 	return c
 }

@@ -1,4 +1,4 @@
-package main
+package records
 
 import (
 	"bytes"
@@ -11,11 +11,11 @@ import (
 )
 
 // cutAll cuts everything.
-func cutAll(t testing.TB, c cutter) (blocks []string) {
+func cutAll(t testing.TB, c Cutter) (blocks []string) {
 	t.Helper()
 	for {
 		var b bytes.Buffer
-		more, err := c.next(&b)
+		more, err := c.Next(&b)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -56,7 +56,7 @@ func TestBlocks(t *testing.T) {
 			t.Parallel()
 			for how, r := range map[string]io.Reader{"at once": strings.NewReader(c.in), "byte by byte": iotest.OneByteReader(strings.NewReader(c.in)),
 				"data with EOF": iotest.DataErrReader(strings.NewReader(c.in))} {
-				got := cutAll(t, cutter{in: r, size: c.size, records: c.records, end: []byte(c.end), start: []byte(c.start)})
+				got := cutAll(t, Cutter{In: r, Size: c.size, Records: c.records, End: []byte(c.end), Start: []byte(c.start)})
 				if !slices.Equal(got, c.want) {
 					t.Errorf("read %s: got %q, want %q", how, got, c.want)
 				}
@@ -76,14 +76,14 @@ func TestBlocksLoseNothing(t *testing.T) {
 			in[i] = "ab-"[r.IntN(3)]
 		}
 		ends, starts := []string{"-", "--", "-a", ""}, []string{"", "b", "a-", "aa"}
-		c := cutter{size: 1 + r.IntN(12), records: r.IntN(4), end: []byte(ends[r.IntN(4)]), start: []byte(starts[r.IntN(4)])}
-		if len(c.end)+len(c.start) == 0 {
-			c.records = 0
+		c := Cutter{Size: 1 + r.IntN(12), Records: r.IntN(4), End: []byte(ends[r.IntN(4)]), Start: []byte(starts[r.IntN(4)])}
+		if len(c.End)+len(c.Start) == 0 {
+			c.Records = 0
 		}
 		var want []string
 		for i, src := range []io.Reader{bytes.NewReader(in), iotest.OneByteReader(bytes.NewReader(in))} {
 			one := c
-			one.in = src
+			one.In = src
 			got := cutAll(t, one)
 			if all := strings.Join(got, ""); all != string(in) || slices.Contains(got, "") {
 				t.Fatalf("seed %d: blocks %q of %q, with %+v", seed, got, in, c)
@@ -91,7 +91,7 @@ func TestBlocksLoseNothing(t *testing.T) {
 			at := 0
 			for _, b := range got[:max(len(got)-1, 0)] {
 				at += len(b)
-				if !bytes.HasSuffix(in[:at], c.end) || !bytes.HasPrefix(in[at:], c.start) {
+				if !bytes.HasSuffix(in[:at], c.End) || !bytes.HasPrefix(in[at:], c.Start) {
 					t.Fatalf("seed %d: %q of %q does not end where a record does, with %+v", seed, b, in, c)
 				}
 			}
