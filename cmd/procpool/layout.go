@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -258,16 +257,4 @@ func (o *objects) end(e *ended) error {
 		}
 	}
 	return writeJSONLine(o.screen.out(), obj)
-}
-
-// writeJSONLine writes v on a line of its own, without escapes that only HTML needs.
-func writeJSONLine(w io.Writer, v any) error {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
-		return err
-	}
-	_, err := w.Write(b.Bytes())
-	return err
 }

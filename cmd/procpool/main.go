@@ -118,6 +118,18 @@ type globals struct{ addr string }
 
 func (g *globals) dial(ctx context.Context) (*client.Client, error) { return client.Dial(ctx, g.addr) }
 
+// withClient is a command's function that talks to the daemon.
+func withClient(g *globals, f func(ctx context.Context, c *client.Client, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		c, err := g.dial(cmd.Context())
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		return f(cmd.Context(), c, args)
+	}
+}
+
 func newRootCommand() *cobra.Command {
 	var g globals
 	root := &cobra.Command{

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"net"
 	"strconv"
 	"strings"
@@ -94,22 +93,6 @@ in, strings out; or JSON values, with --json-lines.`,
 	return cmd
 }
 
-// parseBytes reads a size: a number of bytes, or of KiB, MiB or GiB with K, M or G behind it. Nothing is 0.
-func parseBytes(s string) (int64, error) {
-	if s == "" {
-		return 0, nil
-	}
-	number, shift := s, 0
-	if i := strings.IndexByte("KMG", s[len(s)-1]); i >= 0 {
-		number, shift = s[:len(s)-1], 10*(i+1)
-	}
-	n, err := strconv.ParseInt(number, 10, 64)
-	if err != nil || n < 0 || n > math.MaxInt64>>shift {
-		return 0, fmt.Errorf("%q is not a size: write bytes, or a number with K, M or G, as 500M", s)
-	}
-	return n << shift, nil
-}
-
 func newResizeCommand(g *globals) *cobra.Command {
 	return &cobra.Command{
 		Use:   "resize POOL WORKERS",
@@ -174,18 +157,6 @@ It waits until the last worker has been replaced. After the timeout, or when it 
 }
 
 var peerMatches = map[string]client.PeerMatch{"exact": client.PeerExact, "group": client.PeerGroup, "cgroup": client.PeerCgroup}
-
-// withClient is a command's function that talks to the daemon.
-func withClient(g *globals, f func(ctx context.Context, c *client.Client, args []string) error) func(*cobra.Command, []string) error {
-	return func(cmd *cobra.Command, args []string) error {
-		c, err := g.dial(cmd.Context())
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		return f(cmd.Context(), c, args)
-	}
-}
 
 func newCloseCommand(g *globals) *cobra.Command {
 	return newEndCommand(g, "close", "Let a pool take no new calls; it ends when it is done",

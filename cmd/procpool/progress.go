@@ -205,17 +205,3 @@ func (p *progress) watch(ctx context.Context, s *screen) {
 		}
 	}
 }
-
-// shorten keeps s to n runes, on one line.
-func shorten(s string, n int) string {
-	r := []rune(s)
-	for i, c := range r {
-		if c < ' ' || c == 0x7f {
-			r[i] = '?'
-		}
-	}
-	if len(r) > n && n > 0 {
-		r = append(r[:n-1], '…')
-	}
-	return string(r)
-}

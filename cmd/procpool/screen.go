@@ -105,3 +105,17 @@ func progressLine(width, done, total, failed int, elapsed time.Duration) string 
 	counts = strings.TrimPrefix(counts, " ")
 	return counts[:min(len(counts), max(width-1, 0))]
 }
+
+// shorten keeps s to n runes, on one line.
+func shorten(s string, n int) string {
+	r := []rune(s)
+	for i, c := range r {
+		if c < ' ' || c == 0x7f {
+			r[i] = '?'
+		}
+	}
+	if len(r) > n && n > 0 {
+		r = append(r[:n-1], '…')
+	}
+	return string(r)
+}
