@@ -30,6 +30,7 @@ func TestMain(m *testing.M) {
 		workerproc.Main()
 		os.Exit(program())
 	}
+	os.Setenv(asProgram, "1") // for what is started from here on
 	os.Exit(m.Run())
 }
 
@@ -69,7 +70,6 @@ func runBench(t *testing.T, args ...string) run {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, self, append([]string{"bench"}, args...)...)
-	cmd.Env = append(os.Environ(), asProgram+"=1")
 	cmd.Dir = t.TempDir()
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
@@ -80,15 +80,21 @@ func runBench(t *testing.T, args ...string) run {
 	return run{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
 }
 
-// serveDaemon runs a daemon and returns its address.
-func serveDaemon(t *testing.T) string {
+// shortDir is a directory for sockets. t.TempDir is too long: a socket's path has at most 107 bytes.
+func shortDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "pp") // t.TempDir is too long: a socket's path has at most 107 bytes
+	dir, err := os.MkdirTemp("", "pp")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	s, err := server.New(server.Config{Dir: dir, DrainTimeout: time.Second})
+	return dir
+}
+
+// serveDaemon runs a daemon and returns its address.
+func serveDaemon(t *testing.T) string {
+	t.Helper()
+	s, err := server.New(server.Config{Dir: shortDir(t), DrainTimeout: time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,15 +110,54 @@ func serveDaemon(t *testing.T) string {
 	return s.Addr()
 }
 
-// TestFloor: the relays move what is measured.
+// The relays move what is measured, and count it.
 func TestFloor(t *testing.T) {
 	t.Parallel()
-	got := runBench(t, "map-1", "apply", "argument-64KiB", "result-64KiB", "--compare", "floor", "--runs", "1", "--time", "0s", "--json")
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, streams := range []bool{true, false} {
+		t.Run(fmt.Sprintf("streams=%t", streams), func(t *testing.T) {
+			t.Parallel()
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			relay, err := startProcess(ctx, self, floorCommand, "--dir", shortDir(t), fmt.Sprintf("--streams=%t", streams))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer relay.close()
+			for _, w := range []work{
+				{Do: "map", Items: 5000},
+				{Do: "map", Items: 100, Chunk: 1},
+				{Do: "argument", Items: 20, Bytes: 64 << 10},
+				{Do: "result", Items: 20, Bytes: 64 << 10},
+				{Do: "apply", Items: 1},
+			} {
+				w.Workers = 2
+				a, err := relay.round(ctx, w)
+				if err != nil {
+					t.Fatalf("%+v: %v", w, err)
+				}
+				if a.Checked != w.Items || len(a.Values) == 0 || *a.Values[0] <= 0 || math.IsInf(*a.Values[0], 0) {
+					t.Errorf("%+v: got %+v, want a value, and %d that were checked", w, a, w.Items)
+				}
+			}
+			if a, err := relay.round(ctx, work{Do: "crash", Workers: 2}); err == nil {
+				t.Errorf("got %+v of what has no floor, want an error", a)
+			}
+		})
+	}
+}
+
+func TestComparesWithTheFloor(t *testing.T) {
+	t.Parallel()
+	got := runBench(t, "apply", "--compare", "floor", "--runs", "1", "--time", "0s", "--json")
 	if got.status != 0 {
 		t.Fatalf("status %d\n%s", got.status, got.stderr)
 	}
 	for _, peer := range []string{peerStreams, peerSockets} {
-		const want = 5 // figures: apply has two
+		const want = 2 // figures
 		if n := strings.Count(got.stdout, `"peer": "`+peer+`"`); n != want {
 			t.Errorf("%s is there %d times, want %d:\n%s", peer, n, want, got.stdout)
 		}
