@@ -16,7 +16,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/procpool/procpool/server"
 	"github.com/procpool/procpool/workerproc"
 	"github.com/procpool/procpool/workerproc/lines"
 )
@@ -35,11 +34,9 @@ func TestMain(m *testing.M) {
 }
 
 func program() int {
-	var addr string
 	root := &cobra.Command{SilenceErrors: true, SilenceUsage: true}
-	root.PersistentFlags().StringVar(&addr, "addr", "", "")
 	root.AddCommand(Commands(func() Host {
-		return Host{Addr: addr, Say: func(problem string) { fmt.Fprintln(os.Stderr, problem) }, Show: func(string) {}}
+		return Host{Say: func(problem string) { fmt.Fprintln(os.Stderr, problem) }, Show: func(string) {}}
 	})...)
 	switch err := root.Execute(); {
 	case err == nil:
@@ -89,25 +86,6 @@ func shortDir(t *testing.T) string {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	return dir
-}
-
-// serveDaemon runs a daemon and returns its address.
-func serveDaemon(t *testing.T) string {
-	t.Helper()
-	s, err := server.New(server.Config{Dir: shortDir(t), DrainTimeout: time.Second})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("daemon: %v", err)
-		}
-	})
-	return s.Addr()
 }
 
 // The relays move what is measured, and count it.
@@ -200,18 +178,6 @@ func TestMeasures(t *testing.T) {
 	}
 }
 
-func TestMeasuresARunningDaemon(t *testing.T) {
-	t.Parallel()
-	addr := serveDaemon(t)
-	r, _ := benchJSON(t, 0, "--addr", addr)
-	if r.Mode != addr {
-		t.Errorf("got mode %q, want %q", r.Mode, addr)
-	}
-	if got := runBench(t, "--addr", addr, "memory-idle"); got.status != 1 || !strings.Contains(got.stderr, "--daemon") {
-		t.Errorf("a look into a daemon that is not ours: got %+v, want status 1 and advice", got)
-	}
-}
-
 func TestCompares(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("python3"); err != nil {
@@ -245,7 +211,7 @@ func TestSaysWhoIsMissing(t *testing.T) {
 
 func TestRefuses(t *testing.T) {
 	t.Parallel()
-	for _, args := range []string{"nothing", "--runs 0", "--compare perl", "-j 0", "--json --markdown", "--time -1s", "--daemon --addr x"} {
+	for _, args := range []string{"nothing", "--runs 0", "--compare perl", "-j 0", "--json --markdown", "--time -1s"} {
 		if got := runBench(t, strings.Fields(args)...); got.status != 255 || got.stdout != "" {
 			t.Errorf("bench %s: got %+v, want a refusal", args, got)
 		}
