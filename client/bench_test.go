@@ -110,13 +110,13 @@ func BenchmarkApply(b *testing.B) {
 
 // BenchmarkEncode and BenchmarkDecode are what Map itself does with an item.
 func BenchmarkEncode(b *testing.B) {
-	encode := double.AppendArg
+	encode, encodeAll := double.AppendArg, double.(many[int, int]).AppendArgs
 	var last measure
 	items := numbers(maxBatchItems)
 	b.ReportAllocs()
 	for i := 0; i < b.N; {
 		batch := newBatch(last, maxBatchItems)
-		n, err := addItems(&batch, encode, items, maxBatchItems)
+		n, err := addItems(&batch, encode, encodeAll, items, maxBatchItems)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -42,14 +42,21 @@ func newBatch(last measure, n int) wire.Batch {
 }
 
 // addItems puts items at the end of b until it is full (of n items, or of bytes) or one of them cannot be put there. It returns how many it
-// has put, and why not the next. One recover for all of them: it costs more than encoding a number does.
-func addItems[A any](b *wire.Batch, encode func([]byte, A) ([]byte, error), items []A, n int) (added int, err error) {
+// has put, and why not the next. One recover for all of them: it costs more than encoding a number does. encodeAll may be nil; see many.
+func addItems[A any](b *wire.Batch, encode func([]byte, A) ([]byte, error), encodeAll appendAll[A], items []A, n int) (added int, err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = newPanicError(v)
 		}
 	}()
-	for ; added < len(items) && b.Len() < n && len(b.Data) < maxBatchBytes; added++ {
+	for added < len(items) && b.Len() < n && len(b.Data) < maxBatchBytes {
+		if encodeAll != nil && b.Sizes == nil {
+			k := min(len(items)-added, n-b.Len(), (maxBatchBytes-len(b.Data))/128+1)
+			if k = addSmall(b, encodeAll, items[added:added+k]); k > 0 {
+				added += k
+				continue
+			}
+		}
 		start := len(b.Data)
 		data, err := encode(b.Data, items[added])
 		if err != nil {
@@ -61,8 +68,24 @@ func addItems[A any](b *wire.Batch, encode func([]byte, A) ([]byte, error), item
 		}
 		b.Data = data
 		b.Added(size)
+		added++
 	}
 	return added, nil
+}
+
+type appendAll[A any] func(dst, sizes []byte, args []A) (data, newSizes []byte, n int)
+
+// addSmall puts items at the end of b, all together, up to one that takes an encoding of its own. It returns how many.
+func addSmall[A any](b *wire.Batch, encodeAll appendAll[A], items []A) int {
+	if b.Small != nil {
+		data, sizes, n := encodeAll(b.Data, b.Small, items)
+		b.Data, b.Small = data, sizes
+		return n
+	}
+	data, sizes, n := encodeAll(b.Data, make([]byte, 0, len(items)), items)
+	b.Data = data
+	b.AddedSmall(sizes)
+	return n
 }
 
 // addItem puts arg at the end of b. An argument that cannot be encoded, or is too large, leaves b as it was.

@@ -17,6 +17,15 @@ type Function[A, R any] interface {
 	DecodeResult(b []byte) (R, error)
 }
 
+// many is what a Function may be besides: one that encodes and decodes many small values without a call for each. What these methods leave over is
+// done by AppendArg and DecodeResult.
+type many[A, R any] interface {
+	// AppendArgs appends the encoded arguments to dst and their sizes, which are less than 128, to sizes. It returns how many.
+	AppendArgs(dst, sizes []byte, args []A) (data, newSizes []byte, n int)
+	// DecodeResults decodes results that lie one after the other in data. Each has one of sizes, or, if that is nil, size bytes. It returns how many.
+	DecodeResults(results []R, data, sizes []byte, size int) (n int)
+}
+
 // Func is the function that workers offer under name. The encodings follow from the types: []byte travels as it is, protobuf messages as
 // protobuf, everything else as JSON. They have to be the worker's; a call with another encoding ends with [ErrEncoding].
 func Func[A, R any](name string) Function[A, R] {
@@ -37,3 +46,11 @@ func (f remote[A, R]) Encoding() string { return f.arg.Name }
 func (f remote[A, R]) AppendArg(dst []byte, arg A) ([]byte, error) { return f.arg.Append(dst, arg) }
 
 func (f remote[A, R]) DecodeResult(b []byte) (R, error) { return f.result.Decode(b) }
+
+func (f remote[A, R]) AppendArgs(dst, sizes []byte, args []A) (data, newSizes []byte, n int) {
+	return f.arg.AppendMany(dst, sizes, args)
+}
+
+func (f remote[A, R]) DecodeResults(results []R, data, sizes []byte, size int) (n int) {
+	return f.result.DecodeMany(results, data, sizes, size)
+}

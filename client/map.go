@@ -94,20 +94,23 @@ func (m *mapCall[A, R]) run(ctx context.Context) error {
 
 // send cuts the items into messages. If it ends early, receive knows why.
 func (m *mapCall[A, R]) send(stream grpc.ClientStream, end context.CancelCauseFunc) {
-	encode := m.fn.AppendArg
+	encode, encodeAll := m.fn.AppendArg, appendAll[A](nil)
+	if f, ok := m.fn.(many[A, R]); ok {
+		encodeAll = f.AppendArgs
+	}
 	settings := m.config.request(m.pool.name, m.fn.Name(), "")
 	var last measure
 	var sent uint64
 	size := firstBatchItems
 	for next := 0; next < len(m.items); {
 		b := newBatch(last, min(size, len(m.items)-next))
-		n, err := addItems(&b, encode, m.items[next:], size)
+		n, err := addItems(&b, encode, encodeAll, m.items[next:], size)
 		next += n
 		for err != nil {
 			m.skips.add(sent + uint64(b.Len()))
 			m.fail(rejectedError(err, next, ""), end)
 			next++
-			n, err = addItems(&b, encode, m.items[next:], size)
+			n, err = addItems(&b, encode, encodeAll, m.items[next:], size)
 			next += n
 		}
 		sent += uint64(b.Len())
@@ -186,7 +189,15 @@ func (m *mapCall[A, R]) decode(it *wire.Items, r *wire.Results, k int, placed bo
 			err = newPanicError(v)
 		}
 	}()
-	for next = k; it.Next(); next++ {
+	next = k
+	if f, ok := m.fn.(many[A, R]); ok && placed {
+		index = int(r.First) + k
+		data, sizes, size := it.Rest()
+		n := f.DecodeResults(m.results[index:int(r.First)+r.Values.Len()], data, sizes, size)
+		it.Skip(n)
+		next += n
+	}
+	for ; it.Next(); next++ {
 		if index = int(r.First) + next; !placed {
 			wireIndex := r.First + uint64(next)
 			if r.Indexes != nil {

@@ -7,7 +7,6 @@ package payload
 
 import (
 	"bytes"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -34,6 +33,29 @@ type Encoding[T any] struct {
 	Append func(dst []byte, v T) ([]byte, error)
 	// Decode decodes a value. It may keep b, which nobody else uses: see keepFrom.
 	Decode func(b []byte) (T, error)
+
+	// AppendAll is Append for many values: their bytes go to dst, their sizes to sizes. It returns how many there were before one that it
+	// leaves to Append, as it must one of 128 bytes or more. Nil: it leaves all of them.
+	AppendAll func(dst, sizes []byte, values []T) (data, newSizes []byte, n int)
+	// DecodeAll is Decode for many: sizes are theirs; nil if each has size bytes. It returns how many there were before one that it leaves to
+	// Decode, and keeps nothing. Nil: it leaves all of them.
+	DecodeAll func(values []T, data, sizes []byte, size int) (n int)
+}
+
+// AppendMany is AppendAll, which may be nil.
+func (e *Encoding[T]) AppendMany(dst, sizes []byte, values []T) (data, newSizes []byte, n int) {
+	if e.AppendAll == nil {
+		return dst, sizes, 0
+	}
+	return e.AppendAll(dst, sizes, values)
+}
+
+// DecodeMany is DecodeAll, which may be nil.
+func (e *Encoding[T]) DecodeMany(values []T, data, sizes []byte, size int) (n int) {
+	if e.DecodeAll == nil {
+		return 0
+	}
+	return e.DecodeAll(values, data, sizes, size)
 }
 
 // keepFrom is from which size on bytes are not copied once more. They hold on to the message that they came in, which has 1 MiB if it has more than one item.
@@ -122,73 +144,6 @@ func appendAny[T any](dst []byte, v T) ([]byte, error) {
 
 func decodeAny[T any](b []byte) (v T, err error) {
 	return v, json.Unmarshal(b, &v)
-}
-
-func integer[T int | int8 | int16 | int32 | int64]() Encoding[T] {
-	return Encoding[T]{
-		Name:   NameJSON,
-		Append: func(dst []byte, v T) ([]byte, error) { return strconv.AppendInt(dst, int64(v), 10), nil },
-		Decode: func(b []byte) (T, error) {
-			if i, ok := smallInt(b); ok && int64(T(i)) == i {
-				return T(i), nil
-			}
-			return decodeAny[T](b)
-		},
-	}
-}
-
-func unsigned[T uint | uint8 | uint16 | uint32 | uint64]() Encoding[T] {
-	return Encoding[T]{
-		Name:   NameJSON,
-		Append: func(dst []byte, v T) ([]byte, error) { return strconv.AppendUint(dst, uint64(v), 10), nil },
-		Decode: func(b []byte) (T, error) {
-			if i, ok := smallInt(b); ok && i >= 0 && int64(T(i)) == i {
-				return T(i), nil
-			}
-			return decodeAny[T](b)
-		},
-	}
-}
-
-// smallInt reads a decimal integer of up to 18 digits, in the one form that our own encoders write.
-func smallInt(b []byte) (v int64, ok bool) {
-	digits := b
-	if len(digits) > 0 && digits[0] == '-' {
-		digits = digits[1:]
-	}
-	if len(digits) == 0 || len(digits) > 18 || (digits[0] == '0' && len(b) > 1) {
-		return 0, false
-	}
-	for len(digits) >= 8 {
-		eight, ok := eightDigits(binary.LittleEndian.Uint64(digits))
-		if !ok {
-			return 0, false
-		}
-		v = v*1e8 + int64(eight)
-		digits = digits[8:]
-	}
-	for _, c := range digits {
-		if c < '0' || c > '9' {
-			return 0, false
-		}
-		v = v*10 + int64(c-'0')
-	}
-	if b[0] == '-' {
-		v = -v
-	}
-	return v, true
-}
-
-// eightDigits reads eight decimal digits, the first of which is the lowest byte: it adds up neighbours, then pairs, then fours. The method
-// is Johnny Lee's; see D. Lemire, "Quickly parsing eight digits", 2018.
-func eightDigits(v uint64) (uint64, bool) {
-	const zeros, high = 0x3030303030303030, 0xf0f0f0f0f0f0f0f0
-	if v&high != zeros || (v+0x0606060606060606)&high != zeros {
-		return 0, false
-	}
-	v -= zeros
-	v = v*10 + v>>8
-	return ((v&0x000000ff000000ff)*(100+1000000<<32) + (v>>16&0x000000ff000000ff)*(1+10000<<32)) >> 32, true
 }
 
 func appendFloat(dst []byte, v float64) ([]byte, error) {

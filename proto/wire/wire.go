@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"google.golang.org/grpc/mem"
 )
@@ -153,6 +154,51 @@ func (b *Batch) vary(size int) {
 	}
 }
 
+// AppendSmall adds copies of items that lie one after the other in data. Each of sizes is less than 128.
+func (b *Batch) AppendSmall(data, sizes []byte) {
+	b.Data = append(b.Data, data...)
+	if b.Len() == 0 && !uniform(sizes) {
+		b.ItemSize, b.Count = 0, 0
+		b.Small = append(make([]byte, 0, max(64, 4*len(sizes))), sizes...)
+		return
+	}
+	b.AddedSmall(sizes)
+}
+
+// AddedSmall is Added for several items, each of them smaller than 128 bytes. It may keep sizes.
+func (b *Batch) AddedSmall(sizes []byte) {
+	switch {
+	case len(sizes) == 0:
+	case !b.Varied() && (b.Count == 0 || b.ItemSize == uint32(sizes[0])) && uniform(sizes):
+		b.ItemSize = uint32(sizes[0])
+		b.Count += uint32(len(sizes))
+	case b.Len() == 0 && b.Sizes == nil && cap(b.Small) < len(sizes):
+		b.ItemSize, b.Count, b.Small = 0, 0, sizes
+	default:
+		if b.Small == nil {
+			b.vary(int(sizes[0]))
+			sizes = sizes[1:]
+		}
+		if b.Small != nil {
+			b.Small = append(b.Small, sizes...)
+			return
+		}
+		for _, s := range sizes {
+			b.Sizes = append(b.Sizes, uint32(s))
+		}
+	}
+}
+
+// uniform tells whether all sizes are the same.
+func uniform(sizes []byte) bool {
+	for _, s := range sizes {
+		if s != sizes[0] {
+			return false
+		}
+	}
+	return true
+}
+
 // AppendRange adds n items of src, from place from on, whose bytes begin at off.
 func (b *Batch) AppendRange(src *Batch, from, n, off int) {
 	if size := src.Bytes(from, n); src.Apart != nil {
@@ -166,6 +212,17 @@ func (b *Batch) AppendRange(src *Batch, from, n, off int) {
 	}
 	if b.Small != nil && src.Small != nil {
 		b.Small = append(b.Small, src.Small[from:from+n]...)
+		return
+	}
+	if !src.Varied() && src.ItemSize < smallSize && b.Small != nil {
+		b.Small = slices.Grow(b.Small, n)
+		for range n {
+			b.Small = append(b.Small, byte(src.ItemSize))
+		}
+		return
+	}
+	if src.Small != nil {
+		b.AddedSmall(slices.Clone(src.Small[from : from+n]))
 		return
 	}
 	for i := range n {
@@ -223,6 +280,24 @@ func (it *Items) Next() bool {
 	it.off += n
 	it.i++
 	return true
+}
+
+// Rest is what has not been walked over: its bytes, and a size for each item or one for all of them. Of a batch that has Sizes it is empty.
+func (it *Items) Rest() (data, sizes []byte, size int) {
+	switch b := it.b; {
+	case b.Small != nil:
+		return b.Data[it.off:], b.Small[it.i:], 0
+	case b.Sizes != nil:
+		return nil, []byte{}, 0
+	default:
+		return b.Data[it.off:], nil, int(b.ItemSize)
+	}
+}
+
+// Skip walks over n items.
+func (it *Items) Skip(n int) {
+	it.off += it.b.Bytes(it.i, n)
+	it.i += n
 }
 
 // Item is the current item: a part of the batch, not a copy.
