@@ -154,30 +154,34 @@ func (s *session) collect() []wire.ChunkResults {
 	}
 	results := o.spare[:0]
 	var free []byte // for values, one after the other
-	for range n {
-		chunk, offset, kind, b := o.read.next(w)
-		if cap(free) == 0 && len(b) < largeResult {
-			free = make([]byte, 0, max(64, len(b), min(int(o.written-o.read.pos), largeResult)))
+	for left := int(n); left > 0; {
+		out := o.read.next(w, left)
+		left -= out.n
+		large := out.sizes == nil && len(out.bytes) >= largeResult
+		if cap(free) == 0 && !large {
+			free = make([]byte, 0, max(64, len(out.bytes), min(int(o.written-o.read.pos), largeResult)))
 		}
 		last := len(results) - 1
-		if last < 0 || results[last].Chunk != chunk || len(b) >= largeResult || len(results[last].Values.Data) >= largeResult {
+		if last < 0 || results[last].Chunk != out.chunk || large || len(results[last].Values.Data) >= largeResult {
 			if last >= 0 && cap(results[last].Values.Data) == cap(free) { // else it has outgrown it, and left it
 				used := len(results[last].Values.Data)
 				free = free[used:used]
 			}
-			results = append(results, wire.ChunkResults{Chunk: chunk, First: uint32(offset), Values: wire.Batch{Data: free}})
+			results = append(results, wire.ChunkResults{Chunk: out.chunk, First: uint32(out.first), Values: wire.Batch{Data: free}})
 			last++
 		}
 		r := &results[last]
 		switch {
-		case kind == recordFailure:
+		case out.sizes != nil:
+			r.Values.AppendSmall(out.bytes, out.sizes)
+		case out.kind == recordFailure:
 			r.Failures = append(r.Failures, o.failures[0])
 			o.failures = o.failures[1:]
-		case len(b) >= largeResult: // from the record: it stays there until it has been acknowledged
-			r.Values.Data = b
-			r.Values.Added(len(b))
+		case large: // from the record: it stays there until it has been acknowledged
+			r.Values.Data = out.bytes
+			r.Values.Added(len(out.bytes))
 		default:
-			r.Values.Append(b)
+			r.Values.Append(out.bytes)
 		}
 	}
 	o.taken += n

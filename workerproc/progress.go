@@ -33,13 +33,24 @@ import (
 //
 //	 0  u64      chunk; 0: the rest of the ring is empty, go on at its beginning
 //	 8  u32      place of the task in the chunk
-//	12  u32      1: the record has a result; 2: it has a TaskFailure message
+//	12  u32      1: the record has a result; 2: it has a TaskFailure message; 3: it is a run of results, see below
 //	16  u32      length of that
 //	20  u32      for how long the task ran, in microseconds, at most 2³²−1; 0: not known
 //	24           that, and padding up to a multiple of 8
 //
 // A record lies in one piece. The worker writes it, then moves the head. Position p of the ring lies at byte 64 + p mod (size − 64) of the
 // file; the size of the ring is a multiple of 8.
+//
+// A run holds the results of tasks that follow each other, all of them shorter than 128 bytes:
+//
+//	 8  u32      place of the first task in the chunk
+//	12  u32      3
+//	16  u32      for how many results it has sizes, a multiple of 8
+//	20  u32      how many results it has; 0: it is still open
+//	24           a byte for each: its size; 255: it is not there
+//	             the results, one after the other, and padding up to a multiple of 8
+//
+// The head is moved behind the sizes when a run is begun, and behind the whole when it is closed. So the last run may go on behind the head.
 const (
 	progressMagic  = "PPROGR01"
 	progressHeader = 64
@@ -50,6 +61,10 @@ const (
 
 	recordValue   = 1
 	recordFailure = 2
+	recordRun     = 3
+
+	smallResult = 128 // the first size that a run cannot hold
+	noResult    = 255 // as a size
 )
 
 // Progress is what a progress record says about the current task.
@@ -68,7 +83,7 @@ type Record struct {
 }
 
 // progressWriter is the worker's end of the record. It is also where results wait for the sender. The runner writes; all that it calls while it does not hold the
-// session's lock are begin, room and commit.
+// session's lock are begin, room, commit, and space and append.
 //
 // The runner's stores need no order among themselves: the daemon reads when the worker is dead, and sees all that it has done before.
 // The sender, in the same process, goes by the current task: what has been written before a task began is there when the task is seen.
@@ -84,6 +99,14 @@ type progressWriter struct {
 	freed   uint64 // *tail
 	chunk   uint64 // what the header has
 	started time.Time
+	run     openRun
+}
+
+// openRun is the run of results that is being written.
+type openRun struct {
+	sizes []byte // nil: there is none
+	done  int    // results in it
+	start int    // its place in the ring
 }
 
 func newProgressWriter(mem []byte) *progressWriter {
@@ -146,7 +169,16 @@ func (w *progressWriter) store(chunk uint64, offset int, kind uint32, b []byte) 
 
 // add is store within the limit that is known.
 func (w *progressWriter) add(chunk uint64, offset int, kind uint32, b []byte) bool {
-	need := recordSize(len(b))
+	if !w.makeRoom(recordSize(len(b))) {
+		return false
+	}
+	copy(w.ring[w.at+recordHeader:], b)
+	w.put(chunk, offset, kind, len(b))
+	return true
+}
+
+// makeRoom sees to it that need bytes from w.at on are free and in one piece. It reports false if they are not to be had.
+func (w *progressWriter) makeRoom(need uint64) bool {
 	skip := uint64(0)
 	if rest := uint64(len(w.ring) - w.at); rest < need {
 		skip = rest
@@ -159,8 +191,6 @@ func (w *progressWriter) add(chunk uint64, offset int, kind uint32, b []byte) bo
 		w.at = 0
 		w.written += skip
 	}
-	copy(w.ring[w.at+recordHeader:], b)
-	w.put(chunk, offset, kind, len(b))
 	return true
 }
 
@@ -171,16 +201,78 @@ func (w *progressWriter) put(chunk uint64, offset int, kind uint32, length int) 
 	binary.NativeEndian.PutUint32(r[8:], uint32(offset))
 	binary.NativeEndian.PutUint32(r[12:], kind)
 	binary.NativeEndian.PutUint64(r[16:], uint64(length)) // and the time, which is not known
-	need := recordSize(length)
-	w.written += need
-	if w.at += int(need); w.at == len(w.ring) {
-		w.at = 0
-	}
+	w.advance(int(recordSize(length)))
 	*w.head = w.written
 }
 
 // recordSize is the size of a record with so many bytes of content.
 func recordSize(n int) uint64 { return uint64(recordHeader+n+7) &^ 7 }
+
+// runRoom is how much room for results there must be, in bytes, for a run to be begun.
+const runRoom = 2 << 10
+
+var noResults = bytes.Repeat([]byte{noResult}, strideMost)
+
+// open begins a run for up to n results, at most strideMost, of the current chunk. If there is no room for one, none is open afterwards.
+func (w *progressWriter) open(first, n int) {
+	n = (n + 7) &^ 7
+	need := recordHeader + n
+	if !w.makeRoom(uint64(need + runRoom)) {
+		return
+	}
+	r := w.ring[w.at : w.at+need]
+	binary.NativeEndian.PutUint64(r, w.chunk)
+	binary.NativeEndian.PutUint32(r[8:], uint32(first))
+	binary.NativeEndian.PutUint32(r[12:], recordRun)
+	binary.NativeEndian.PutUint64(r[16:], uint64(n)) // and no results
+	w.run = openRun{sizes: r[recordHeader:], start: w.at}
+	copy(w.run.sizes, noResults)
+	w.advance(need)
+	*w.head = w.written
+}
+
+// space is where the next result of the run may be appended to.
+func (w *progressWriter) space() []byte {
+	end := w.at + int(min(uint64(len(w.ring)-w.at), w.limit-w.written))
+	return w.ring[w.at:w.at:end]
+}
+
+// append notes the result of the next task of the run: b, which must have been appended to space. False: it has outgrown that, or a run.
+func (w *progressWriter) append(space, b []byte) bool {
+	if len(b) >= smallResult || cap(space) == 0 || cap(space) != cap(b) || unsafe.SliceData(space) != unsafe.SliceData(b) {
+		return false
+	}
+	w.at += len(b)
+	w.written += uint64(len(b))
+	w.run.sizes[w.run.done] = byte(len(b))
+	w.run.done++
+	return true
+}
+
+// close ends the run, if one is open. The session's lock is held.
+func (w *progressWriter) close() {
+	run := &w.run
+	if run.sizes == nil {
+		return
+	}
+	if run.done == 0 { // then there was none
+		w.written -= uint64(recordHeader + len(run.sizes))
+		w.at = run.start
+	} else {
+		binary.NativeEndian.PutUint32(w.ring[run.start+20:], uint32(run.done))
+		w.advance(-w.at & 7)
+	}
+	*w.head = w.written
+	*run = openRun{}
+}
+
+// advance moves written over n bytes that do not go beyond the end of the ring.
+func (w *progressWriter) advance(n int) {
+	w.written += uint64(n)
+	if w.at += n; w.at == len(w.ring) {
+		w.at = 0
+	}
+}
 
 // free gives back the ring up to a position that written had.
 func (w *progressWriter) free(to uint64) {
@@ -193,26 +285,66 @@ func (w *progressWriter) pressing() bool { return w.written-w.freed > uint64(len
 
 // progressReader follows the writer in its own process.
 type progressReader struct {
-	pos uint64 // what has been read
-	at  int    // place of pos in the ring
+	pos   uint64 // what has been read; a run counts when it has been read to its end
+	at    int    // place of pos in the ring
+	done  int    // results that have been read of the run that is there
+	bytes int    // of them
 }
 
-// next reads the next record, of which there must be one. The content is in the ring.
-func (r *progressReader) next(w *progressWriter) (chunk uint64, offset int, kind uint32, b []byte) {
+// told is what a record tells: the outcome of a task, or those of tasks that follow each other.
+type told struct {
+	chunk uint64
+	first int // place in the chunk
+	n     int
+	kind  uint32
+	bytes []byte // in the ring
+	sizes []byte // of the results of a run
+}
+
+// next reads the next outcomes, at most n, of which there must be as many. The session's lock is held.
+func (r *progressReader) next(w *progressWriter, n int) told {
 	if binary.NativeEndian.Uint64(w.ring[r.at:]) == 0 {
-		r.pos += uint64(len(w.ring) - r.at)
-		r.at = 0
+		r.pass(w, len(w.ring)-r.at)
 	}
 	h := w.ring[r.at : r.at+recordHeader]
-	chunk, offset, kind = binary.NativeEndian.Uint64(h), int(binary.NativeEndian.Uint32(h[8:])), binary.NativeEndian.Uint32(h[12:])
-	from := r.at + recordHeader
-	to := from + int(binary.NativeEndian.Uint32(h[16:]))
-	need := recordSize(to - from)
-	r.pos += need
-	if r.at += int(need); r.at == len(w.ring) {
+	o := told{
+		chunk: binary.NativeEndian.Uint64(h), first: int(binary.NativeEndian.Uint32(h[8:])), n: 1, kind: binary.NativeEndian.Uint32(h[12:]),
+	}
+	from, length := r.at+recordHeader, int(binary.NativeEndian.Uint32(h[16:]))
+	if o.kind != recordRun {
+		o.bytes = w.ring[from : from+length : from+length]
+		r.pass(w, int(recordSize(length)))
+		return o
+	}
+	total := int(binary.NativeEndian.Uint32(h[20:])) // 0 while it is open: nothing comes behind it
+	o.n = n
+	if total > 0 {
+		o.n = min(n, total-r.done)
+	}
+	o.sizes = w.ring[from+r.done : from+r.done+o.n]
+	size := 0
+	for _, s := range o.sizes {
+		size += int(s)
+	}
+	from += length + r.bytes
+	o.bytes = w.ring[from : from+size]
+	o.first += r.done
+	r.done += o.n
+	r.bytes += size
+	if r.done == total {
+		length += r.bytes
+		r.done, r.bytes = 0, 0
+		r.pass(w, int(recordSize(length)))
+	}
+	return o
+}
+
+// pass goes on behind n bytes.
+func (r *progressReader) pass(w *progressWriter, n int) {
+	r.pos += uint64(n)
+	if r.at += n; r.at == len(w.ring) {
 		r.at = 0
 	}
-	return chunk, offset, kind, w.ring[from:to:to]
 }
 
 var errGarbage = errors.New("the progress record is garbage")
@@ -273,7 +405,7 @@ func readRecord(r io.ReaderAt, size int) (*Record, error) {
 	if tail > head || head-tail > n || tail%8 != 0 {
 		return rec, errGarbage
 	}
-	for tail < head {
+	for end := tail + n; tail < head; {
 		pos := tail % n
 		chunk := binary.NativeEndian.Uint64(ring[pos:])
 		if chunk == 0 {
@@ -288,6 +420,14 @@ func readRecord(r io.ReaderAt, size int) (*Record, error) {
 		}
 		h := ring[pos : pos+recordHeader]
 		offset, kind := binary.NativeEndian.Uint32(h[8:]), binary.NativeEndian.Uint32(h[12:])
+		if kind == recordRun {
+			need, err := rec.addRun(chunk, offset, ring[pos:pos+min(n-pos, end-tail)])
+			if err != nil {
+				return rec, err
+			}
+			tail += need
+			continue
+		}
 		length, micros := uint64(binary.NativeEndian.Uint32(h[16:])), binary.NativeEndian.Uint32(h[20:])
 		need := (recordHeader + length + 7) &^ 7
 		if need > n-pos || need > head-tail {
@@ -322,4 +462,30 @@ func (rec *Record) add(chunk uint64, offset, kind uint32, b []byte, micros uint3
 	default:
 		return errGarbage
 	}
+}
+
+// addRun appends the results of a run, which begins at the beginning of b. It returns its size in the ring.
+func (rec *Record) addRun(chunk uint64, first uint32, b []byte) (size uint64, err error) {
+	places := uint64(binary.NativeEndian.Uint32(b[16:]))
+	if places > uint64(len(b)-recordHeader) {
+		return 0, errGarbage
+	}
+	sizes, values := b[recordHeader:recordHeader+places], b[recordHeader+places:]
+	left := values
+	for i, s := range sizes {
+		if s == noResult {
+			break
+		}
+		if s >= smallResult || int(s) > len(left) {
+			return 0, errGarbage
+		}
+		if err := rec.add(chunk, first+uint32(i), recordValue, left[:s], 0); err != nil {
+			return 0, err
+		}
+		left = left[s:]
+	}
+	if size = recordSize(int(places) + len(values) - len(left)); size > uint64(len(b)) {
+		return 0, errGarbage
+	}
+	return size, nil
 }

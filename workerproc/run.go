@@ -55,6 +55,7 @@ type task struct {
 
 	// A claim has up to stride tasks. It grows while tasks are tiny.
 	stride int
+	small  bool      // the results of the last one were
 	began  time.Time // when the claim began; zero: the clock must be read, because time has passed without a task
 	first  int       // its first task
 }
@@ -98,7 +99,12 @@ func (s *session) runClaim(t *task) {
 		t.failed, t.ended = fmt.Errorf("this worker has no function number %d", c.Function), true
 		return
 	}
+	if w.run.sizes != nil {
+		s.runSmall(t)
+		return
+	}
 	run, limit, own := c.fn.run, s.welcome.ResultLimit, t.own
+	t.small = limit >= smallResult
 	for {
 		room := w.room()
 		t.started = true
@@ -106,6 +112,33 @@ func (s *session) runClaim(t *task) {
 		t.started = false
 		if err != nil || uint64(len(result)) > limit || !w.commit(t.offset, room, result) {
 			t.result, t.failed, t.ended = result, err, true
+			t.small = t.small && len(result) < smallResult
+			return
+		}
+		t.small = t.small && len(result) < smallResult
+		t.offset++
+		if t.offset == t.end {
+			return
+		}
+		w.begin(t.offset)
+		if s.held.Load() { // then this task has not been started; see hold
+			return
+		}
+		c.items.Next()
+	}
+}
+
+// runSmall is runClaim for tasks whose results have been small so far. They are written one after the other; a larger one is taken out.
+func (s *session) runSmall(t *task) {
+	c, w, run, own := t.chunk, s.progress, t.chunk.fn.run, t.own
+	for {
+		space := w.space()
+		t.started = true
+		result, err := run(own, c.items.Item(), space)
+		t.started = false
+		if err != nil || !w.append(space, result) {
+			t.result, t.failed, t.ended = result, err, true
+			t.small = err != nil
 			return
 		}
 		t.offset++
@@ -113,7 +146,7 @@ func (s *session) runClaim(t *task) {
 			return
 		}
 		w.begin(t.offset)
-		if s.held.Load() { // then this task has not been started; see hold
+		if s.held.Load() { // as above
 			return
 		}
 		c.items.Next()
@@ -171,6 +204,9 @@ func (s *session) claim(life context.Context, t *task) bool {
 		}
 		t.own = c.ctx
 		s.progress.enter(c.ID, t.began)
+		if n := t.end - t.offset; n > 1 && t.small {
+			s.progress.open(t.offset, n)
+		}
 		s.progress.begin(t.offset)
 		s.held.Store(false)
 		s.current, s.first, c.next = c, t.first, t.end
@@ -227,6 +263,7 @@ func (s *session) cancelCurrent(cause error) {
 // outcome, which is recorded here; or it has not been started. mu is held.
 func (s *session) settle(t *task) {
 	c, w, o := t.chunk, s.progress, &s.out
+	w.close()
 	o.recorded += uint64(t.offset - t.first)
 	s.current = nil
 	if c.TaskTimeoutNS > 0 {
