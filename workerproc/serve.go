@@ -243,12 +243,16 @@ func protect(f func() error) error {
 // receive takes the daemon's messages in, until there are no more.
 func (s *session) receive() error {
 	m := &wire.AttachResponse{}
-	for {
+	for received := 0; ; {
 		if err := s.stream.RecvMsg(m); err != nil {
 			return err
 		}
+		if s.fatal != nil && ballast == nil && received >= ballastFrom { // this is a process of its own, and busy
+			ballast = makeBallast()
+		}
 		s.mu.Lock()
 		for i := range m.Chunks {
+			received += m.Chunks[i].Items.Total()
 			s.add(&m.Chunks[i])
 		}
 		if h := m.Head; h != nil {
@@ -260,6 +264,24 @@ func (s *session) receive() error {
 			s.stop(nil)
 		}
 	}
+}
+
+// ballast keeps the collector from running for every few megabytes that pass through. What lives in a worker is two megabytes; as Go collects when
+// as much again has come, it would be at it all the time. Nobody writes to the ballast, so that it takes address space and no memory. What is set about
+// the collector ($GOGC, debug.SetGCPercent) holds as ever.
+var ballast []byte
+
+const (
+	ballastSize = 8 << 20
+	ballastFrom = 1 << 20 // bytes of items: making it starts the collector, which a worker with little to do is to be spared
+)
+
+// makeBallast is the ballast; it is short where the program has a limit of its memory, which would count it.
+func makeBallast() []byte {
+	if debug.SetMemoryLimit(-1) < math.MaxInt64 {
+		return make([]byte, 1)
+	}
+	return make([]byte, ballastSize)
 }
 
 // add queues a chunk. mu is held.
