@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/experimental"
 
 	pb "github.com/procpool/procpool/proto/procpool/v1"
 	"github.com/procpool/procpool/proto/wire"
@@ -176,6 +177,7 @@ func newConn(dial func(context.Context, string) (net.Conn, error)) (*grpc.Client
 		grpc.WithDisableRetry(),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithStaticStreamWindowSize(streamWindow),
+		experimental.WithBufferPool(wire.Buffers),
 		grpc.WithStaticConnWindowSize(connWindow),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: redialBackoff, Multiplier: 2, Jitter: 0.2, MaxDelay: redialMax},

@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc"
 	channelz "google.golang.org/grpc/channelz/service"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/reflection"
@@ -127,7 +128,7 @@ func New(cfg Config) (*Server, error) {
 
 	common := []grpc.ServerOption{
 		grpc.ForceServerCodecV2(wire.Codec{Apart: true}),
-		grpc.MaxRecvMsgSize(wire.MaxMessage), grpc.MaxSendMsgSize(wire.MaxMessage),
+		grpc.MaxRecvMsgSize(wire.MaxMessage), grpc.MaxSendMsgSize(wire.MaxMessage), experimental.BufferPool(wire.Buffers),
 		grpc.ConnectionTimeout(5 * time.Second),
 		grpc.ChainUnaryInterceptor(s.recoverUnary), grpc.ChainStreamInterceptor(s.recoverStream),
 		grpc.WaitForHandlers(true),

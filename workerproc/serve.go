@@ -18,6 +18,7 @@ import (
 	"github.com/procpool/procpool/proto/wire"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/experimental"
 )
 
 // session is a worker's life on its stream. Three goroutines share it: the receiver takes messages in, the runner runs tasks, the sender
@@ -113,7 +114,8 @@ func (s *session) serve(ctx context.Context) error {
 			return d.DialContext(ctx, "unix", s.boot.Socket)
 		}),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(wire.Codec{}), grpc.MaxCallRecvMsgSize(wire.MaxMessage), grpc.MaxCallSendMsgSize(wire.MaxMessage)),
-		grpc.WithInitialWindowSize(1<<20), grpc.WithInitialConnWindowSize(16<<20), grpc.WithDisableRetry())
+		grpc.WithInitialWindowSize(1<<20), grpc.WithInitialConnWindowSize(16<<20), grpc.WithDisableRetry(),
+		experimental.WithBufferPool(wire.Buffers))
 	if err != nil {
 		return err
 	}
