@@ -28,17 +28,39 @@ func measureOf(b *wire.Batch) measure { return measure{b.Len(), len(b.Data), b.S
 
 // newBatch is an empty batch with room for n items like those of the last.
 func newBatch(last measure, n int) wire.Batch {
-	if last.items == 0 {
-		return wire.Batch{}
-	}
 	b := wire.Batch{}
-	if size := last.bytes/last.items + 1; size < maxBatchBytes { // else the first item makes exactly the room it needs
-		b.Data = make([]byte, 0, min(size*n, maxBatchBytes)+size)
+	if room := roomFor(last, n); room > 0 {
+		b.Data = make([]byte, 0, room)
 	}
 	if last.varied {
 		b.Small = make([]byte, 0, n)
 	}
 	return b
+}
+
+// roomFor is how many bytes a batch of n items like those of the last takes; 0 if that is not known, or if the first item had better make exactly the
+// room it needs.
+func roomFor(last measure, n int) int {
+	if last.items == 0 {
+		return 0
+	}
+	size := last.bytes/last.items + 1
+	if size >= maxBatchBytes {
+		return 0
+	}
+	return min(size*n, maxBatchBytes) + size
+}
+
+// lentBatch is newBatch whose bytes are in a buffer of gRPC, for [wire.Batch.Lend]; there is none for the first batch, and for huge items.
+func lentBatch(last measure, n int) (b wire.Batch, buf *[]byte) {
+	if room := roomFor(last, n); room > 0 {
+		buf = wire.Buffers.Get(room)
+		b.Data = (*buf)[:0]
+	}
+	if last.varied {
+		b.Small = make([]byte, 0, n)
+	}
+	return b, buf
 }
 
 // addItems puts items at the end of b until it is full (of n items, or of bytes) or one of them cannot be put there. It returns how many it
@@ -56,6 +78,7 @@ func addItems[A any](b *wire.Batch, encode func([]byte, A) ([]byte, error), enco
 				added += k
 				continue
 			}
+			encodeAll = nil // most likely it would leave the next ones, too
 		}
 		start := len(b.Data)
 		data, err := encode(b.Data, items[added])
@@ -82,7 +105,7 @@ func addSmall[A any](b *wire.Batch, encodeAll appendAll[A], items []A) int {
 		b.Data, b.Small = data, sizes
 		return n
 	}
-	data, sizes, n := encodeAll(b.Data, make([]byte, 0, len(items)), items)
+	data, sizes, n := encodeAll(b.Data, nil, items)
 	b.Data = data
 	b.AddedSmall(sizes)
 	return n

@@ -103,7 +103,7 @@ func (m *mapCall[A, R]) send(stream grpc.ClientStream, end context.CancelCauseFu
 	var sent uint64
 	size := firstBatchItems
 	for next := 0; next < len(m.items); {
-		b := newBatch(last, min(size, len(m.items)-next))
+		b, buf := lentBatch(last, min(size, len(m.items)-next))
 		n, err := addItems(&b, encode, encodeAll, m.items[next:], size)
 		next += n
 		for err != nil {
@@ -117,10 +117,12 @@ func (m *mapCall[A, R]) send(stream grpc.ClientStream, end context.CancelCauseFu
 		if b.Len() == 0 && settings == nil {
 			continue // every one of them was skipped
 		}
+		last = measureOf(&b)
+		b.Lend(buf)
 		if err := stream.SendMsg(&wire.CallRequest{Settings: settings, Items: b}); err != nil {
 			return
 		}
-		settings, last = nil, measureOf(&b)
+		settings = nil
 		size = min(2*size, maxBatchItems)
 	}
 	_ = stream.CloseSend() // its errors are receive's

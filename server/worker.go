@@ -248,16 +248,24 @@ func unixNano(t time.Time) int64 {
 	return t.UnixNano()
 }
 
-// itemsOf is the items of a chunk: a view of the message they came in, or a copy if they came in several.
+// itemsOf is the items of a chunk: a view of the message they came in, or of several if they are large, or a copy.
 func itemsOf(parts []sched.Part) wire.Batch {
 	if len(parts) == 1 {
 		part := &parts[0]
 		return part.Ref.(*segment).batch.Slice(part.From, part.N, part.Off, part.Bytes)
 	}
 	var b wire.Batch
-	size := 0
+	size, apart := 0, false
 	for i := range parts {
 		size += parts[i].Bytes
+		apart = apart || parts[i].Ref.(*segment).batch.Apart != nil
+	}
+	if apart {
+		for i := range parts {
+			part := &parts[i]
+			b.AppendApart(&part.Ref.(*segment).batch, part.From, part.N, part.Off, part.Bytes)
+		}
+		return b
 	}
 	b.Data = make([]byte, 0, size)
 	for i := range parts {

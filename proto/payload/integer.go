@@ -54,6 +54,7 @@ func unsigned[T natural]() Encoding[T] {
 }
 
 func appendAll[T signed | natural](dst, sizes []byte, values []T) (data, newSizes []byte, n int) {
+	sizes = slices.Grow(sizes, len(values))
 	for _, v := range values {
 		start := len(dst)
 		switch {

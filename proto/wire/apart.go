@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -16,6 +17,36 @@ import (
 
 // apartFrom is the size of a message from which on it is looked whether it can stay in its buffers.
 const apartFrom = 32 << 10
+
+// apartItem is the average size of items from which on they are left there. Smaller ones are put together: they come in many chunks, and are results
+// that are merged.
+const apartItem = 256
+
+// Lend hands the bytes over to the transport, which gives buf back to Buffers when it has sent them. buf is from there, and what the items have been
+// appended to. The batch can be sent once, and nothing else can be done with it.
+func (b *Batch) Lend(buf *[]byte) {
+	if buf == nil || len(b.Data) < refFrom || cap(b.Data) != cap(*buf) || &b.Data[0] != &(*buf)[:1][0] {
+		return // there is little, or it has outgrown the buffer: that is left to the collector
+	}
+	*buf = b.Data
+	b.Data, b.Apart = nil, mem.BufferSlice{mem.NewBuffer(buf, Buffers)}
+}
+
+// AppendApart adds n items of src like AppendRange, but takes large ones as they are. Either all or none of what b is made of have to be added so.
+func (b *Batch) AppendApart(src *Batch, from, n, off, bytes int) {
+	part := src.Slice(from, n, off, bytes)
+	if part.Apart == nil {
+		part.Apart = mem.BufferSlice{mem.SliceBuffer(part.Data)}
+	}
+	b.Apart = append(b.Apart, part.Apart...)
+	if part.Small != nil {
+		b.AddedSmall(slices.Clone(part.Small))
+		return
+	}
+	for i := range n {
+		b.Added(part.Size(i))
+	}
+}
 
 // Total is the size of all items together.
 func (b *Batch) Total() int {

@@ -10,8 +10,9 @@ import (
 // it, so that a frame of a hundred bytes costs writing thousands. gRPC fills what it asks for, so there is nothing to be seen of what was there before.
 var Buffers mem.BufferPool = &buffers{}
 
-// bufferSizes are what there are buffers of; the third is a full frame's. Larger ones are left to the collector.
-var bufferSizes = [...]int{256, 4 << 10, 16 << 10, 64 << 10, 1 << 20}
+// bufferSizes are what there are buffers of: up to a frame's for what is received, two sizes of messages for what is sent. Larger ones are left to the
+// collector.
+var bufferSizes = [...]int{256, 4 << 10, 16 << 10, 64 << 10, 320 << 10}
 
 type buffers struct{ pools [len(bufferSizes)]sync.Pool }
 

@@ -57,7 +57,7 @@ func (c Codec) Unmarshal(data mem.BufferSlice, v any) error {
 	}
 	var err error
 	if a, ok := v.(scattered); ok && c.Apart && len(data) > 1 && data.Len() >= apartFrom {
-		err = a.decodeApart(newSource(data, refFrom))
+		err = a.decodeApart(newSource(data, apartItem))
 	} else {
 		err = m.decode(own(data))
 	}

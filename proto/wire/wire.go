@@ -236,8 +236,14 @@ func (b *Batch) Slice(from, n, off, bytes int) Batch {
 	switch {
 	case b.Apart == nil:
 		s.Data = b.Data[off : off+bytes : off+bytes]
-	case bytes > 0:
+	case bytes >= refFrom:
 		s.Apart = cut(b.Apart, off, bytes)
+	case bytes > 0: // too small to be counted
+		s.Data = make([]byte, 0, bytes)
+		for _, p := range cut(b.Apart, off, bytes) {
+			s.Data = append(s.Data, p.ReadOnlyData()...)
+			p.Free()
+		}
 	}
 	switch {
 	case b.Small != nil:
