@@ -36,7 +36,7 @@ func Func[A, R any](name string, f func(ctx context.Context, arg A) (R, error)) 
 // named "json".
 func FuncWith[A, R any](name string, arg payload.Encoding[A], result payload.Encoding[R], f func(ctx context.Context, arg A) (R, error)) *Function[A, R] {
 	fn := &Function[A, R]{name: name, f: f, arg: arg, result: result}
-	register(&registered{Function: &pb.Function{Name: name, Encoding: arg.Name}, run: fn.run})
+	register(&registered{Function: &pb.Function{Name: name, Encoding: arg.Name}, run: fn.run, runSmall: fn.runSmall})
 	return fn
 }
 
@@ -83,10 +83,67 @@ func (f *Function[A, R]) run(ctx context.Context, arg, dst []byte) ([]byte, erro
 	return out, nil
 }
 
+// runSmall runs the tasks of a claim. Their results are written one behind the other; a larger one is taken out, and ends it. The loop is here, where the
+// types are known, and integers are decoded together: a few calls less are a third of what a trivial task costs.
+func (f *Function[A, R]) runSmall(s *session, t *task) {
+	c, w, own := t.chunk, s.progress, t.own
+	var args []A // that have been decoded
+	if f.arg.DecodeAll != nil {
+		all, ok := t.args.([]A)
+		if !ok {
+			all = make([]A, strideMost)
+			t.args = all
+		}
+		all = all[:t.end-t.offset]
+		data, sizes, size := c.items.Rest()
+		args = all[:f.arg.DecodeAll(all, data, sizes[:min(len(all), len(sizes))], size)]
+	}
+	for {
+		var arg A
+		var err error
+		space := w.space()
+		result := space
+		t.started = true
+		if len(args) > 0 {
+			arg, args = args[0], args[1:]
+			c.items.Skip(1)
+		} else {
+			c.items.Next()
+			if arg, err = f.arg.Decode(c.items.Item()); err != nil {
+				err = fmt.Errorf("decode the argument of %s as %T: %w", f.name, arg, err)
+			}
+		}
+		if err == nil {
+			var r R
+			if r, err = f.f(own, arg); err == nil {
+				if result, err = f.result.Append(space, r); err != nil {
+					err = fmt.Errorf("encode the result of %s: %w", f.name, err)
+				}
+			}
+		}
+		t.started = false
+		if err != nil || !w.append(space, result) {
+			t.result, t.failed, t.ended = result, err, true
+			t.small = err != nil
+			return
+		}
+		t.offset++
+		if t.offset == t.end {
+			return
+		}
+		w.begin(t.offset)
+		if s.held.Load() { // then this task has not been started; see hold
+			return
+		}
+	}
+}
+
 // registered is a function with its types forgotten.
 type registered struct {
 	*pb.Function
 	run func(ctx context.Context, arg, dst []byte) ([]byte, error)
+	// runSmall is session.runClaim for tasks whose results have been small so far.
+	runSmall func(s *session, t *task)
 }
 
 // registry is what this program offers.

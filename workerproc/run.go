@@ -56,6 +56,7 @@ type task struct {
 	// A claim has up to stride tasks. It grows while tasks are tiny.
 	stride int
 	small  bool      // the results of the last one were
+	args   any       // memory for the arguments of a claim, of the function's type
 	began  time.Time // when the claim began; zero: the clock must be read, because time has passed without a task
 	first  int       // its first task
 }
@@ -94,15 +95,16 @@ func (s *session) runTasks(life context.Context, t *task) (done bool) {
 // the runner.
 func (s *session) runClaim(t *task) {
 	c, w := t.chunk, s.progress
-	c.items.Next()
 	if c.fn == nil {
+		c.items.Next()
 		t.failed, t.ended = fmt.Errorf("this worker has no function number %d", c.Function), true
 		return
 	}
 	if w.run.sizes != nil {
-		s.runSmall(t)
+		c.fn.runSmall(s, t)
 		return
 	}
+	c.items.Next()
 	run, limit, own := c.fn.run, s.welcome.ResultLimit, t.own
 	t.small = limit >= smallResult
 	for {
@@ -122,31 +124,6 @@ func (s *session) runClaim(t *task) {
 		}
 		w.begin(t.offset)
 		if s.held.Load() { // then this task has not been started; see hold
-			return
-		}
-		c.items.Next()
-	}
-}
-
-// runSmall is runClaim for tasks whose results have been small so far. They are written one after the other; a larger one is taken out.
-func (s *session) runSmall(t *task) {
-	c, w, run, own := t.chunk, s.progress, t.chunk.fn.run, t.own
-	for {
-		space := w.space()
-		t.started = true
-		result, err := run(own, c.items.Item(), space)
-		t.started = false
-		if err != nil || !w.append(space, result) {
-			t.result, t.failed, t.ended = result, err, true
-			t.small = err != nil
-			return
-		}
-		t.offset++
-		if t.offset == t.end {
-			return
-		}
-		w.begin(t.offset)
-		if s.held.Load() { // as above
 			return
 		}
 		c.items.Next()
