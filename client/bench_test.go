@@ -110,7 +110,7 @@ func BenchmarkApply(b *testing.B) {
 
 // BenchmarkEncode and BenchmarkDecode are what Map itself does with an item.
 func BenchmarkEncode(b *testing.B) {
-	encode, encodeAll := double.AppendArg, double.(many[int, int]).AppendArgs
+	encode, encodeAll := double.AppendArg, encodingsOf(double).Arg.AppendAll
 	var last measure
 	items := numbers(maxBatchItems)
 	b.ReportAllocs()

@@ -64,7 +64,7 @@ func lentBatch(last measure, n int) (b wire.Batch, buf *[]byte) {
 }
 
 // addItems puts items at the end of b until it is full (of n items, or of bytes) or one of them cannot be put there. It returns how many it
-// has put, and why not the next. One recover for all of them: it costs more than encoding a number does. encodeAll may be nil; see many.
+// has put, and why not the next. One recover for all of them: it costs more than encoding a number does. encodeAll may be nil; see payload.Encoding.
 func addItems[A any](b *wire.Batch, encode func([]byte, A) ([]byte, error), encodeAll appendAll[A], items []A, n int) (added int, err error) {
 	defer func() {
 		if v := recover(); v != nil {

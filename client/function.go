@@ -17,19 +17,23 @@ type Function[A, R any] interface {
 	DecodeResult(b []byte) (R, error)
 }
 
-// many is what a Function may be besides: one that encodes and decodes many small values without a call for each. What these methods leave over is
-// done by AppendArg and DecodeResult.
-type many[A, R any] interface {
-	// AppendArgs appends the encoded arguments to dst and their sizes, which are less than 128, to sizes. It returns how many.
-	AppendArgs(dst, sizes []byte, args []A) (data, newSizes []byte, n int)
-	// DecodeResults decodes results that lie one after the other in data. Each has one of sizes, or, if that is nil, size bytes. It returns how many.
-	DecodeResults(results []R, data, sizes []byte, size int) (n int)
+// encodingsOf is how fn encodes and decodes many small values without a call for each, if it says so: see payload.Encoding. What is left over is done by
+// its methods.
+func encodingsOf[A, R any](fn Function[A, R]) (e payload.Encodings[A, R]) {
+	if f, ok := fn.(interface {
+		Encodings() payload.Encodings[A, R]
+	}); ok {
+		if e = f.Encodings(); e.Of != any(fn) {
+			return payload.Encodings[A, R]{} // fn is made of it, and may have methods of its own
+		}
+	}
+	return e
 }
 
 // Func is the function that workers offer under name. The encodings follow from the types: []byte travels as it is, protobuf messages as
 // protobuf, everything else as JSON. They have to be the worker's; a call with another encoding ends with [ErrEncoding].
 func Func[A, R any](name string) Function[A, R] {
-	return remote[A, R]{name: name, arg: payload.For[A](), result: payload.For[R]()}
+	return &remote[A, R]{name: name, arg: payload.For[A](), result: payload.For[R]()}
 }
 
 type remote[A, R any] struct {
@@ -38,19 +42,16 @@ type remote[A, R any] struct {
 	result payload.Encoding[R]
 }
 
-func (f remote[A, R]) Name() string { return f.name }
+func (f *remote[A, R]) Name() string { return f.name }
 
 // Encoding is the arguments' one: it decides what a caller may send.
-func (f remote[A, R]) Encoding() string { return f.arg.Name }
+func (f *remote[A, R]) Encoding() string { return f.arg.Name }
 
-func (f remote[A, R]) AppendArg(dst []byte, arg A) ([]byte, error) { return f.arg.Append(dst, arg) }
+func (f *remote[A, R]) AppendArg(dst []byte, arg A) ([]byte, error) { return f.arg.Append(dst, arg) }
 
-func (f remote[A, R]) DecodeResult(b []byte) (R, error) { return f.result.Decode(b) }
+func (f *remote[A, R]) DecodeResult(b []byte) (R, error) { return f.result.Decode(b) }
 
-func (f remote[A, R]) AppendArgs(dst, sizes []byte, args []A) (data, newSizes []byte, n int) {
-	return f.arg.AppendMany(dst, sizes, args)
-}
-
-func (f remote[A, R]) DecodeResults(results []R, data, sizes []byte, size int) (n int) {
-	return f.result.DecodeMany(results, data, sizes, size)
+// Encodings is for encodingsOf.
+func (f *remote[A, R]) Encodings() payload.Encodings[A, R] {
+	return payload.Encodings[A, R]{Of: f, Arg: f.arg, Result: f.result}
 }

@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/procpool/procpool/proto/payload"
 	"github.com/procpool/procpool/proto/wire"
 )
 
@@ -46,6 +47,8 @@ type mapCall[A, R any] struct {
 	config  callConfig
 	results []R // written by receive
 	skips   skips
+	// together is how many small values are encoded and decoded; see encodingsOf.
+	together payload.Encodings[A, R]
 
 	// Owned by receive.
 	seen bitmap // tasks with an outcome from the daemon
@@ -58,7 +61,9 @@ type mapCall[A, R any] struct {
 }
 
 func newMapCall[A, R any](pool *Pool, fn Function[A, R], items []A, opts []CallOption) *mapCall[A, R] {
-	return &mapCall[A, R]{pool: pool, fn: fn, items: items, config: newCallConfig(opts), results: make([]R, len(items)), seen: newBitmap(len(items))}
+	return &mapCall[A, R]{
+		pool: pool, fn: fn, items: items, config: newCallConfig(opts), results: make([]R, len(items)), seen: newBitmap(len(items)), together: encodingsOf(fn),
+	}
 }
 
 func (m *mapCall[A, R]) run(ctx context.Context) error {
@@ -94,10 +99,7 @@ func (m *mapCall[A, R]) run(ctx context.Context) error {
 
 // send cuts the items into messages. If it ends early, receive knows why.
 func (m *mapCall[A, R]) send(stream grpc.ClientStream, end context.CancelCauseFunc) {
-	encode, encodeAll := m.fn.AppendArg, appendAll[A](nil)
-	if f, ok := m.fn.(many[A, R]); ok {
-		encodeAll = f.AppendArgs
-	}
+	encode, encodeAll := m.fn.AppendArg, m.together.Arg.AppendAll
 	settings := m.config.request(m.pool.name, m.fn.Name(), "")
 	var last measure
 	var sent uint64
@@ -192,10 +194,9 @@ func (m *mapCall[A, R]) decode(it *wire.Items, r *wire.Results, k int, placed bo
 		}
 	}()
 	next = k
-	if f, ok := m.fn.(many[A, R]); ok && placed {
-		index = int(r.First) + k
+	if decodeAll := m.together.Result.DecodeAll; decodeAll != nil && placed {
 		data, sizes, size := it.Rest()
-		n := f.DecodeResults(m.results[index:int(r.First)+r.Values.Len()], data, sizes, size)
+		n := decodeAll(m.results[int(r.First)+k:int(r.First)+r.Values.Len()], data, sizes, size)
 		it.Skip(n)
 		next += n
 	}

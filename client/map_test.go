@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -159,6 +160,38 @@ func TestMapSurvivesResultsThatCannotBeDecoded(t *testing.T) {
 	}
 	if want := []int{0, 2, 0, 0, 8, 10, 12, 14, 16, 18}; !slices.Equal(got, want) {
 		t.Errorf("results are %v, want %v", got, want)
+	}
+}
+
+// shifted is made of another function, all of whose methods it has, and encodes and decodes differently.
+type shifted struct{ *remote[int, int] }
+
+func (s shifted) AppendArg(dst []byte, n int) ([]byte, error) { return s.remote.AppendArg(dst, n+1) }
+
+func (s shifted) DecodeResult(b []byte) (int, error) {
+	n, err := s.remote.DecodeResult(b)
+	return n + 1000, err
+}
+
+func TestMapAsksTheFunctionItself(t *testing.T) {
+	t.Parallel()
+	got, err := Map(t.Context(), newFake(t).pool(t), shifted{double.(*remote[int, int])}, numbers(3))
+	if want := []int{1002, 1004, 1006}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("results are %v, %v, want %v", got, err, want)
+	}
+}
+
+func TestMapOfIntegersOfAllLengths(t *testing.T) {
+	t.Parallel()
+	var items, want []int
+	for n := 1; n < math.MaxInt/20; n *= 10 {
+		for range 700 { // in several messages, some of them with one length only
+			items, want = append(items, n, n, -n), append(want, 2*n, 2*n, -2*n)
+		}
+	}
+	got, err := Map(t.Context(), newFake(t).pool(t), double, items)
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("the results of %d integers are wrong, or %v", len(items), err)
 	}
 }
 

@@ -52,15 +52,9 @@ func (f *Function[A, R]) AppendArg(dst []byte, arg A) ([]byte, error) { return f
 // DecodeResult decodes a result.
 func (f *Function[A, R]) DecodeResult(b []byte) (R, error) { return f.result.Decode(b) }
 
-// AppendArgs appends the encoded arguments to dst and their sizes to sizes, up to one that has to be left to AppendArg. It returns how many.
-func (f *Function[A, R]) AppendArgs(dst, sizes []byte, args []A) (data, newSizes []byte, n int) {
-	return f.arg.AppendMany(dst, sizes, args)
-}
-
-// DecodeResults decodes results that lie one after the other in data, up to one that has to be left to DecodeResult. Each has one of
-// sizes, or, if that is nil, size bytes. It returns how many.
-func (f *Function[A, R]) DecodeResults(results []R, data, sizes []byte, size int) (n int) {
-	return f.result.DecodeMany(results, data, sizes, size)
+// Encodings are what a client needs to encode and decode many small values without a call for each of them.
+func (f *Function[A, R]) Encodings() payload.Encodings[A, R] {
+	return payload.Encodings[A, R]{Of: f, Arg: f.arg, Result: f.result}
 }
 
 // Call runs the function here, without a pool.

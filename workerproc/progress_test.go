@@ -170,6 +170,113 @@ func TestRingThatIsFullTakesNothing(t *testing.T) {
 	}
 }
 
+// A run may be looked at at any moment, by the sender and, should the worker die, by the daemon: what has been noted in it is there.
+func TestRunOfSmallResults(t *testing.T) {
+	mem := make([]byte, 8<<10)
+	w := newProgressWriter(mem)
+	r := progressReader{}
+	rnd := rand.New(rand.NewPCG(3, 4))
+	full, closed := 0, 0
+	var kept []outcome // by the record; what has been read of the last run is still there
+	var ends []uint64  // the run of each ends there
+	unread := 0
+	for chunk := uint64(1); chunk < 2000; chunk++ {
+		w.enter(chunk, time.Now())
+		n := 2 + rnd.IntN(strideMost-1)
+		w.open(0, n)
+		if w.run.sizes == nil {
+			full++
+			w.free(r.pos)
+			for len(ends) > 0 && ends[0] <= r.pos {
+				kept, ends = kept[1:], ends[1:]
+			}
+			w.enter(chunk, time.Now())
+			if w.open(0, n); w.run.sizes == nil {
+				t.Fatalf("%d bytes are in use, and there is no room for a run of %d", w.written-w.freed, n)
+			}
+		}
+		ended := rnd.IntN(n + 1)
+		for offset := range ended {
+			w.begin(offset)
+			o := outcome{chunk: chunk, offset: offset, value: string(bytes.Repeat([]byte{byte('a' + offset%26)}, rnd.IntN(smallResult/4)))}
+			if space := w.space(); !w.append(space, append(space, o.value...)) {
+				t.Fatalf("there is no room for result %d of a run", offset)
+			}
+			kept = append(kept, o)
+			ends = append(ends, 1<<63)
+			unread++
+			if rnd.IntN(4) > 0 {
+				continue
+			}
+			if got := outcomes(read(t, mem).Results); !equal(got, kept) {
+				t.Fatalf("chunk %d, task %d of %d: the daemon reads %d results, want %d\n%v\n%v", chunk, offset, n, len(got), len(kept), got, kept)
+			}
+			var got []outcome
+			for want := 1 + rnd.IntN(unread); len(got) < want; {
+				got = append(got, readNext(&r, w, want-len(got))...)
+			}
+			if want := kept[len(kept)-unread:][:len(got)]; !equal(got, want) {
+				t.Fatalf("the sender reads %v, want %v", got, want)
+			}
+			unread -= len(got)
+		}
+		if w.close(); w.written%8 != 0 {
+			t.Fatalf("the head is at %d, which is no multiple of 8", w.written)
+		}
+		closed++
+		for i := range ends {
+			if ends[i] == 1<<63 {
+				ends[i] = w.written
+			}
+		}
+		for unread > 0 && rnd.IntN(3) > 0 {
+			unread -= len(readNext(&r, w, unread))
+		}
+		if got := outcomes(read(t, mem).Results); !equal(got, kept) {
+			t.Fatalf("chunk %d: the daemon reads %d results of closed runs, want %d", chunk, len(got), len(kept))
+		}
+		for unread > 0 && w.written-w.freed > 4<<10 {
+			unread -= len(readNext(&r, w, unread))
+		}
+	}
+	if full == 0 || w.written < 10*uint64(len(mem)) {
+		t.Errorf("the ring has been full %d times, and %d bytes have been written: too few to say anything", full, w.written)
+	}
+}
+
+// readNext is what the sender reads next.
+func readNext(r *progressReader, w *progressWriter, n int) (list []outcome) {
+	out := r.next(w, n)
+	for i, size := range out.sizes {
+		list = append(list, outcome{chunk: out.chunk, offset: out.first + i, value: string(out.bytes[:size])})
+		out.bytes = out.bytes[size:]
+	}
+	return list
+}
+
+func TestResultThatIsNotSmallIsNotPutIntoARun(t *testing.T) {
+	w := newProgressWriter(make([]byte, 8<<10))
+	w.enter(1, time.Now())
+	w.open(0, 8)
+	space := w.space()
+	if !w.append(space, append(space, make([]byte, smallResult-1)...)) {
+		t.Error("a result of 127 bytes has not been taken")
+	}
+	space = w.space()
+	if w.append(space, append(space, make([]byte, smallResult)...)) {
+		t.Error("a result of 128 bytes has been taken")
+	}
+	if w.append(w.space(), []byte("elsewhere")) {
+		t.Error("a result that lies elsewhere has been taken")
+	}
+	w.close()
+	w.open(1, 8)
+	w.close()
+	if w.written != uint64(recordHeader+8+smallResult) {
+		t.Errorf("a run of one result and one of none take %d bytes, want %d", w.written, recordHeader+8+smallResult)
+	}
+}
+
 func TestGarbageIsAnError(t *testing.T) {
 	good := func() ([]byte, *progressWriter) {
 		mem := make([]byte, 1024)
@@ -189,7 +296,14 @@ func TestGarbageIsAnError(t *testing.T) {
 		"an unknown kind":             func(mem []byte) { put32(mem[64+12:], 4) },
 		"a failure that is none":      func(mem []byte) { put32(mem[64+12:], recordFailure) },
 		"an empty rest past the head": func(mem []byte) { put64(mem[64:], 0) },
-		"positions that run over":     func(mem []byte) { put64(mem[48:], 1<<64-8); put64(mem[40:], 1<<64-1) },
+		"sizes beyond the ring":       func(mem []byte) { put32(mem[64+12:], recordRun); put32(mem[64+16:], 1<<20) },
+		"a size that is too large":    func(mem []byte) { put32(mem[64+12:], recordRun); put32(mem[64+16:], 8); mem[64+24] = smallResult },
+		"a run beyond the ring": func(mem []byte) {
+			put32(mem[64+12:], recordRun)
+			put32(mem[64+16:], 928)
+			copy(mem[64+24:], bytes.Repeat([]byte{127}, 928))
+		},
+		"positions that run over": func(mem []byte) { put64(mem[48:], 1<<64-8); put64(mem[40:], 1<<64-1) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			mem, _ := good()
@@ -266,6 +380,17 @@ func FuzzReadRecord(f *testing.F) {
 		}
 	}
 	f.Add(mem)
+	runs := make([]byte, 4096)
+	w = newProgressWriter(runs)
+	w.enter(1, time.Now())
+	w.open(0, 9)
+	for range 5 {
+		space := w.space()
+		w.append(space, append(space, "some"...))
+	}
+	f.Add(bytes.Clone(runs))
+	w.close()
+	f.Add(runs)
 	f.Add(mem[:100])
 	f.Add([]byte(progressMagic))
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -81,7 +81,7 @@ func decodeAll[T signed | natural](values []T, data, sizes []byte, size int) (n 
 			size = int(sizes[i])
 		}
 		v, ok := int64(0), false
-		if size-1 < 8 && len(data) >= 8 { // size 0 is no number, and left to Decode
+		if uint(size-1) < 8 && len(data) >= 8 {
 			var u uint64
 			u, ok = natural8(binary.LittleEndian.Uint64(data), size)
 			v = int64(u)

@@ -42,20 +42,11 @@ type Encoding[T any] struct {
 	DecodeAll func(values []T, data, sizes []byte, size int) (n int)
 }
 
-// AppendMany is AppendAll, which may be nil.
-func (e *Encoding[T]) AppendMany(dst, sizes []byte, values []T) (data, newSizes []byte, n int) {
-	if e.AppendAll == nil {
-		return dst, sizes, 0
-	}
-	return e.AppendAll(dst, sizes, values)
-}
-
-// DecodeMany is DecodeAll, which may be nil.
-func (e *Encoding[T]) DecodeMany(values []T, data, sizes []byte, size int) (n int) {
-	if e.DecodeAll == nil {
-		return 0
-	}
-	return e.DecodeAll(values, data, sizes, size)
+// Encodings are those of a function. Of is the function itself: one that is made of another, and has methods of its own, must not be taken for that.
+type Encodings[A, R any] struct {
+	Of     any
+	Arg    Encoding[A]
+	Result Encoding[R]
 }
 
 // keepFrom is from which size on bytes are not copied once more. They hold on to the message that they came in, which has 1 MiB if it has more than one item.

@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -114,6 +115,85 @@ func TestResultsThatLieApart(t *testing.T) {
 	}
 	if pool.out != 0 {
 		t.Errorf("%d buffers were not given back", pool.out)
+	}
+}
+
+func TestItemsOfSeveralMessagesStayApart(t *testing.T) {
+	pool := &countingPool{}
+	var chunk Batch
+	var want []string
+	for i, item := range []string{strings.Repeat("a", 1000), strings.Repeat("b", 300), "", strings.Repeat("d", 50<<10)} {
+		items := []string{item, item + "x", item, "y"}
+		if i == 2 {
+			items = []string{"small", "ones"} // which have come in one piece
+		}
+		for len(items) < 100 {
+			items = append(items, item)
+		}
+		received := pool.pieces(encoded(t, &CallRequest{Items: batchOf(items...)}), 16<<10)
+		var m CallRequest
+		if err := (Codec{Apart: true}).Unmarshal(received, &m); err != nil {
+			t.Fatal(err)
+		}
+		received.Free()
+		from, n, off := 1, 60+i, len(items[0])
+		chunk.AppendApart(&m.Items, from, n, off, m.Items.Bytes(from, n))
+		want = append(want, items[from:from+n]...)
+		one := m.Items.Slice(0, 1, 0, off) // a small one is a copy
+		m.Items.Free()
+		if got := itemsOf(&one); len(got) != 1 || got[0] != items[0] {
+			t.Errorf("message %d: Slice has taken something else", i)
+		}
+	}
+	sent, err := (Codec{}).Marshal(&AttachResponse{Chunks: []Chunk{{ID: 1, Items: chunk}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got AttachResponse
+	if err := (Codec{}).Unmarshal(sent, &got); err != nil {
+		t.Fatal(err)
+	}
+	if items := itemsOf(&got.Chunks[0].Items); !slices.Equal(items, want) {
+		t.Errorf("the chunk has %d items, or others than the %d that were sent", len(items), len(want))
+	}
+	if sent.Free(); pool.out != 0 {
+		t.Errorf("%d buffers were not given back", pool.out)
+	}
+}
+
+func TestBatchThatIsLent(t *testing.T) {
+	for _, c := range []struct {
+		room, item int
+		lent       bool
+	}{{64 << 10, 40 << 10, true}, {64 << 10, 100, false}, {4 << 10, 40 << 10, false}} {
+		buf := Buffers.Get(c.room)
+		b := Batch{Data: (*buf)[:0]}
+		want := strings.Repeat("x", c.item)
+		b.Append([]byte(want))
+		b.Append([]byte("y"))
+		if b.Lend(buf); (b.Apart != nil) != c.lent {
+			t.Errorf("%d bytes in a buffer of %d: lent is %t, want %t", c.item, c.room, b.Apart != nil, c.lent)
+		}
+		var m CallRequest
+		if err := m.decode([]byte(encoded(t, &CallRequest{Items: b}))); err != nil {
+			t.Fatal(err)
+		}
+		if got := itemsOf(&m.Items); len(got) != 2 || got[0] != want || got[1] != "y" {
+			t.Errorf("%d bytes in a buffer of %d: other items have been sent", c.item, c.room)
+		}
+	}
+}
+
+func TestBuffersHaveTheLengthThatIsAskedFor(t *testing.T) {
+	for _, n := range []int{0, 1, 256, 257, 16 << 10, 16<<10 + 1, 320 << 10, 1 << 20} {
+		for range 3 {
+			b := Buffers.Get(n)
+			if len(*b) != n {
+				t.Errorf("a buffer of %d bytes has %d", n, len(*b))
+			}
+			*b = (*b)[:n/2]
+			Buffers.Put(b)
+		}
 	}
 }
 

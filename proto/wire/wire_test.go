@@ -2,6 +2,8 @@ package wire
 
 import (
 	"bytes"
+	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -53,6 +55,77 @@ func TestSliceAndAppendRangeAgree(t *testing.T) {
 		got, want := itemsOf(&r), append([]string{"first"}, itemsOf(&s)...)
 		if strings.Join(got, ",") != strings.Join(want, ",") {
 			t.Errorf("AppendRange gives %q, Slice %q", got, want)
+		}
+	}
+}
+
+// However small items are added, together or one by one, the batch is the same.
+func TestItemsAddedTogether(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(5, 6))
+	for round := range 300 {
+		var one, copied, kept Batch
+		for range 1 + rnd.IntN(6) {
+			var data, sizes []byte
+			same := rnd.IntN(2) == 0
+			for range rnd.IntN(200) {
+				size := 3
+				if !same {
+					size = rnd.IntN(smallSize)
+				}
+				item := bytes.Repeat([]byte{byte(rnd.IntN(256))}, size)
+				data, sizes = append(data, item...), append(sizes, byte(size))
+				one.Append(item)
+			}
+			copied.AppendSmall(data, sizes)
+			kept.Data = append(kept.Data, data...)
+			kept.AddedSmall(bytes.Clone(sizes))
+			clear(sizes) // AppendSmall has not kept them
+			if round%3 == 0 {
+				large := make([]byte, 300)
+				one.Append(large)
+				copied.Append(large)
+				kept.Append(large)
+			}
+		}
+		want := itemsOf(&one)
+		for _, b := range []*Batch{&copied, &kept} {
+			if got := itemsOf(b); !slices.Equal(got, want) || b.Check() != nil {
+				t.Fatalf("round %d: the items are others when they are added together (%v)", round, b.Check())
+			}
+		}
+		if from := len(want) / 3; from > 0 { // and so it is when a part of them is added to another batch
+			n, off := len(want)-from, one.Bytes(0, from)
+			for _, first := range []string{"x", "xyz", strings.Repeat("x", 200)} {
+				b := batchOf(first, "abc")
+				b.AppendRange(&one, from, n, off)
+				if got := itemsOf(&b); !slices.Equal(got[2:], want[from:]) || b.Check() != nil {
+					t.Fatalf("round %d: AppendRange has added others (%v)", round, b.Check())
+				}
+				it := one.Items()
+				it.Skip(from)
+				if it.Next(); string(it.Item()) != want[from] {
+					t.Fatalf("round %d: after %d that were skipped comes another", round, from)
+				}
+			}
+		}
+	}
+}
+
+func TestRestOfAWalk(t *testing.T) {
+	for _, c := range []struct {
+		batch       Batch
+		data, sizes string
+		size        int
+	}{
+		{batchOf("a", "bb", "c"), "bbc", "\x02\x01", 0},
+		{batchOf("aa", "bb", "cc"), "bbcc", "", 2},
+		{batchOf("a", strings.Repeat("b", 200), "c"), "", "", 0},
+	} {
+		it := c.batch.Items()
+		it.Next()
+		data, sizes, size := it.Rest()
+		if string(data) != c.data || string(sizes) != c.sizes || size != c.size {
+			t.Errorf("of %q there is %q left, with sizes %q or %d; want %q, %q, %d", itemsOf(&c.batch), data, sizes, size, c.data, c.sizes, c.size)
 		}
 	}
 }
