@@ -175,7 +175,7 @@ func TestBatchThatIsLent(t *testing.T) {
 			t.Errorf("%d bytes in a buffer of %d: lent is %t, want %t", c.item, c.room, b.Apart != nil, c.lent)
 		}
 		var m CallRequest
-		if err := m.decode([]byte(encoded(t, &CallRequest{Items: b}))); err != nil {
+		if err := m.decode(encoded(t, &CallRequest{Items: b})); err != nil {
 			t.Fatal(err)
 		}
 		if got := itemsOf(&m.Items); len(got) != 2 || got[0] != want || got[1] != "y" {
