@@ -475,6 +475,55 @@ func TestExactlyTheGuiltyTask(t *testing.T) {
 	}
 }
 
+// Wherever a worker is when it is killed: its record and its stream together have every outcome up to the task that it ran, and no other.
+func TestKilledAtAnyMoment(t *testing.T) {
+	h := newHost(t)
+	for round := range 10 {
+		w := h.start()
+		reading := make(chan struct{})
+		go func() { // ends with the stream
+			defer close(reading)
+			for m := range w.said {
+				w.seen = append(w.seen, outcomes(m.Results)...)
+			}
+		}()
+		const size = 2000
+		for id := range uint64(40) { // what waits in its socket is of no use any more
+			id++
+			c := w.chunk(id, "die at -1")
+			for i := range size {
+				c.Items.Append([]byte(strconv.Itoa((int(id)-1)*size + i)))
+			}
+			w.dispatch(c)
+			if id == 30+uint64(round) {
+				w.Kill()
+			}
+		}
+		exit := w.Wait()
+		<-reading
+		rec := exit.Record
+		if rec == nil {
+			t.Fatalf("%v without a record\n%s", exit, w.text())
+		}
+		at := func(chunk uint64, offset int) int { return (int(chunk)-1)*size + offset }
+		done := 0
+		for _, o := range append(w.seen, outcomes(rec.Results)...) {
+			switch n := at(o.chunk, o.offset); {
+			case n > done:
+				t.Fatalf("the outcome of task %d is lost; %d came by the stream, %d from the record", done, len(w.seen), len(rec.Results))
+			case o.value != strconv.Itoa(n) || o.failure != 0:
+				t.Fatalf("the outcome of task %d is %+v", n, o)
+			case n == done: // else the record repeats what the stream has brought
+				done++
+			}
+		}
+		if running := at(rec.Chunk, rec.Offset); rec.Running && running != done && running != done-1 {
+			t.Errorf("it ran task %d, and %d have their outcome", running, done)
+		}
+		t.Logf("killed after %d tasks, %d of them from the stream", done, len(w.seen))
+	}
+}
+
 func TestEnvironmentOfAWorker(t *testing.T) {
 	h := newHost(t)
 	w := h.startProgram(&pb.Program{
