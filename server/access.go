@@ -10,10 +10,7 @@ import (
 
 	pb "github.com/procpool/procpool/proto/procpool/v1"
 	"google.golang.org/grpc"
-	channelz "google.golang.org/grpc/channelz/grpc_channelz_v1"
 	"google.golang.org/grpc/health/grpc_health_v1"
-	reflection "google.golang.org/grpc/reflection/grpc_reflection_v1"
-	reflectionalpha "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
 )
 
 // Who may do what. A client is who the kernel says (SO_PEERCRED), with the groups that it had when it connected (SO_PEERGROUPS).
@@ -62,18 +59,20 @@ var rules = map[string]rule{
 	pb.PoolService_CreatePool_FullMethodName:    forNobody,
 	pb.PoolService_OpenPool_FullMethodName:      forNobody,
 
-	grpc_health_v1.Health_Check_FullMethodName:                           forClients,
-	grpc_health_v1.Health_Watch_FullMethodName:                           forClients,
-	grpc_health_v1.Health_List_FullMethodName:                            forClients,
-	reflection.ServerReflection_ServerReflectionInfo_FullMethodName:      forClients,
-	reflectionalpha.ServerReflection_ServerReflectionInfo_FullMethodName: forClients,
-	channelz.Channelz_GetTopChannels_FullMethodName:                      forAdmins,
-	channelz.Channelz_GetServers_FullMethodName:                          forAdmins,
-	channelz.Channelz_GetServer_FullMethodName:                           forAdmins,
-	channelz.Channelz_GetServerSockets_FullMethodName:                    forAdmins,
-	channelz.Channelz_GetChannel_FullMethodName:                          forAdmins,
-	channelz.Channelz_GetSubchannel_FullMethodName:                       forAdmins,
-	channelz.Channelz_GetSocket_FullMethodName:                           forAdmins,
+	grpc_health_v1.Health_Check_FullMethodName: forClients,
+	grpc_health_v1.Health_Watch_FullMethodName: forClients,
+	grpc_health_v1.Health_List_FullMethodName:  forClients,
+
+	// Of Config.Services, by name: their packages cost every program that links them a part of its start.
+	"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo":      forClients,
+	"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": forClients,
+	"/grpc.channelz.v1.Channelz/GetTopChannels":                      forAdmins,
+	"/grpc.channelz.v1.Channelz/GetServers":                          forAdmins,
+	"/grpc.channelz.v1.Channelz/GetServer":                           forAdmins,
+	"/grpc.channelz.v1.Channelz/GetServerSockets":                    forAdmins,
+	"/grpc.channelz.v1.Channelz/GetChannel":                          forAdmins,
+	"/grpc.channelz.v1.Channelz/GetSubchannel":                       forAdmins,
+	"/grpc.channelz.v1.Channelz/GetSocket":                           forAdmins,
 }
 
 // allow says why a client may not make an RPC.

@@ -4,6 +4,10 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"google.golang.org/grpc"
+	channelz "google.golang.org/grpc/channelz/service"
+	"google.golang.org/grpc/reflection"
 )
 
 func TestEveryRPCHasARule(t *testing.T) {
@@ -12,7 +16,10 @@ func TestEveryRPCHasARule(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	s, err := New(Config{Dir: dir})
+	s, err := New(Config{Dir: dir, Services: func(r *grpc.Server) { // as procpoold has them
+		reflection.Register(r)
+		channelz.RegisterChannelzServiceToServer(r)
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}

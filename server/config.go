@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/procpool/procpool/workerproc"
+	"google.golang.org/grpc"
 )
 
 // Config is what a daemon needs to know. Only Dir must be given.
@@ -55,6 +56,13 @@ type Config struct {
 	// 256 MiB; Total to four times that. An embedded daemon has one user and no such limits.
 	PerUser Limits
 	Total   Limits
+
+	// Services registers more services on the client socket, beside our own and health: procpoold has reflection and channelz there. In system mode
+	// what the table of package server does not name is for administrators. Defaults to none.
+	//
+	// It is a function so that a program with an embedded daemon does not link those two: their descriptors are a millisecond of the start of each of
+	// its workers.
+	Services func(*grpc.Server)
 
 	// Logger gets the daemon's log. Defaults to none.
 	Logger hclog.Logger

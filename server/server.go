@@ -21,12 +21,10 @@ import (
 	"github.com/procpool/procpool/server/internal/sched"
 	"github.com/procpool/procpool/workerproc"
 	"google.golang.org/grpc"
-	channelz "google.golang.org/grpc/channelz/service"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/status"
 )
 
@@ -142,8 +140,9 @@ func New(cfg Config) (*Server, error) {
 	s.health = health.NewServer()
 	pb.RegisterPoolServiceServer(s.apiServer, &poolService{server: s})
 	healthpb.RegisterHealthServer(s.apiServer, s.health)
-	reflection.Register(s.apiServer)
-	channelz.RegisterChannelzServiceToServer(s.apiServer)
+	if cfg.Services != nil {
+		cfg.Services(s.apiServer)
+	}
 	s.health.SetServingStatus(pb.PoolService_ServiceDesc.ServiceName, healthpb.HealthCheckResponse_SERVING)
 	pb.RegisterWorkerServiceServer(s.workerServer, &workerService{server: s})
 	return s, nil

@@ -48,16 +48,21 @@ func Forgotten() error {
 // A worker that does not serve would run its whole program, as if it were the client. So it is told, and stopped.
 func init() {
 	if os.Getenv(mark) == markValue {
-		go watchMain()
+		time.AfterFunc(watchStep, watchMain)
 	}
 }
 
+const watchStep = 250 * time.Millisecond
+
 // watchMain ends the process when main has been running for a while without calling Main. Package initialisation may take as long as
-// it likes.
+// it likes. It looks for the first time a step after the start, when most workers have called Main long ago.
 func watchMain() {
-	const step, patience = 250 * time.Millisecond, 4 // steps
+	if called.Load() {
+		return
+	}
+	const patience = 4 // steps
 	stack := make([]byte, 1<<20)
-	tick := time.NewTicker(step)
+	tick := time.NewTicker(watchStep)
 	defer tick.Stop()
 	for seen := 0; !called.Load(); <-tick.C {
 		trace := string(stack[:runtime.Stack(stack, true)])

@@ -119,7 +119,7 @@ func (l *lines) add(line Line, at int64) {
 	text := said{validUTF8(string(line.Text[:min(len(line.Text), 1000)])), line.Stream, at}
 	line.Page = l.pageOf(text)
 	switch l.since++; {
-	case crashStart.MatchString(text.text):
+	case crashStart().MatchString(text.text):
 		l.crash, l.since = append(make([]said, 0, crashLines), text), 0
 		l.when = time.Now()
 	case l.since > crashEnds:
@@ -140,7 +140,9 @@ func (l *lines) add(line Line, at int64) {
 }
 
 // crashStart finds the line with which a crash begins; or the sentence about a forgotten Main, wherever the program has put it.
-var crashStart = regexp.MustCompile(`^(panic:|fatal error:|SIG[A-Z]+:|unexpected fault address|Traceback )|this process was started as a procpool worker`)
+var crashStart = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^(panic:|fatal error:|SIG[A-Z]+:|unexpected fault address|Traceback )|this process was started as a procpool worker`)
+})
 
 // report is the crash report of a worker whose task began at a time: up to 40 lines from the last one since then that begins a crash, else the last
 // 20, but none of an earlier page. What was read before was written before, and survived.

@@ -8,6 +8,7 @@ import (
 	"math"
 	"net"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -395,12 +396,7 @@ func (s *session) stop(cause error) {
 }
 
 func sdkName() string {
-	var b strings.Builder
-	b.WriteString("procpool-go")
-	if info, ok := debug.ReadBuildInfo(); ok {
-		fmt.Fprintf(&b, " %s", info.GoVersion)
-	}
-	return b.String()
+	return "procpool-go " + runtime.Version()
 }
 
 func validUTF8(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }

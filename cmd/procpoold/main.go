@@ -152,6 +152,7 @@ func serve(ctx context.Context, cfg *config.Config, load func() (*config.Config,
 	}
 	s, err := server.New(server.Config{
 		Dir: filepath.Dir(cfg.Addr), Addr: cfg.Addr, Listener: held, SocketMode: cfg.SocketMode, System: system, Cgroup: cfg.Cgroup, PerUser: cfg.Limits(), DrainTimeout: cfg.DrainTimeout, Logger: log,
+		Services: inspection,
 	})
 	if err != nil {
 		return exitFailure, err
