@@ -2,6 +2,7 @@ package workerproc
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"io"
 	"os"
@@ -54,9 +55,22 @@ const (
 
 func newLines(sink func(Line)) *lines { return &lines{sink: sink, pages: make([]page, 1, 2)} }
 
+// lineReaders have room for a line.
+var lineReaders = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, maxLine+1) }}
+
 // read reads a stream until its end. It never stops before, however long a line is.
 func (l *lines) read(r io.Reader, stream int) {
-	b := bufio.NewReaderSize(r, maxLine+1)
+	var first [128]byte // most workers never write anything, so room for a line is not made before they do
+	n, err := r.Read(first[:])
+	if n == 0 && err != nil {
+		return
+	}
+	b := lineReaders.Get().(*bufio.Reader)
+	b.Reset(io.MultiReader(bytes.NewReader(first[:n]), r))
+	defer func() {
+		b.Reset(nil)
+		lineReaders.Put(b)
+	}()
 	at := int64(0)
 	for {
 		text, err := b.ReadSlice('\n')
