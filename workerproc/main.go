@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"runtime"
@@ -84,6 +83,7 @@ func serveProcess() int {
 	}
 	os.Unsetenv(umaskVar)
 	syscall.CloseOnExec(bootFD)
+	_ = syscall.SetNonblock(bootFD, true) // so that no thread waits in it, which has to be made; where it fails, one does
 	lifeline := os.NewFile(bootFD, "lifeline")
 	if lifeline == nil {
 		return fail(errNotOurs)
@@ -100,7 +100,10 @@ func serveProcess() int {
 		return fail(err)
 	}
 	go func() { // for as long as the process lives
-		_, _ = io.Copy(io.Discard, lifeline) // however it ends, it has ended
+		var b [64]byte
+		for err := error(nil); err == nil; { // however it ends, it has ended
+			_, err = lifeline.Read(b[:])
+		}
 		endGroup()
 	}()
 	s := newSession(boot)

@@ -120,7 +120,9 @@ func (s *session) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	if s.fatal == nil { // else the end of the process closes it, with less ado
+		defer conn.Close()
+	}
 	life, end := context.WithCancelCause(context.Background())
 	defer end(nil)
 	unwatch := context.AfterFunc(ctx, func() { end(errStopped) }) // nobody else ends a wait for welcome
