@@ -8,7 +8,7 @@ help: ## list the targets
 
 .PHONY: build
 build: ## build both programs into bin/
-	go build -o bin/ ./cmd/...
+	CGO_ENABLED=0 go build -tags grpcnotrace -o bin/ ./cmd/...
 
 .PHONY: test
 test: ## run the tests with the race detector

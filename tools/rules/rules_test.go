@@ -56,6 +56,17 @@ var daemonModules = []string{
 	"github.com/oklog/run",
 }
 
+// restarted are the packages whose programs are executed again for each worker: what they link is initialised each time.
+var restarted = []string{"workerproc", "workerproc/lines", "client", "client/local", "cmd/procpool"}
+
+// slow are packages that take long to initialise. What else costs time: GODEBUG=inittrace=1 procpool version.
+var slow = []string{
+	"google.golang.org/protobuf/reflect/protodesc", // 0.5 ms. Reflection and channelz of gRPC need it: only procpoold has them
+	"google.golang.org/grpc/channelz/grpc_channelz_v1",
+	"google.golang.org/grpc/reflection/grpc_reflection_v1",
+	"github.com/spf13/cobra/doc", // 0.8 ms, for a Markdown parser
+}
+
 // pure is all that the decision core may import: nothing that has a clock that runs, a goroutine, a process, a socket or a log.
 var pure = []string{
 	"cmp", "container/heap", "errors", "fmt", "iter", "maps", "math", "math/bits", "slices", "sort", "strconv", "strings",
@@ -153,6 +164,22 @@ func TestUsersLinkLittle(t *testing.T) {
 			}
 			if !slices.Contains(grpcModules, d.Module.Path) && !slices.Contains(rooms[from].modules, d.Module.Path) {
 				t.Errorf("%s links %s of module %s, which its users then link too", path, dep, d.Module.Path)
+			}
+		}
+	}
+}
+
+func TestStartsAreCheap(t *testing.T) {
+	t.Parallel()
+	all := load(t)
+	for _, name := range restarted {
+		p, ok := all[module+"/"+name]
+		if !ok {
+			t.Errorf("%s does not exist", name)
+		}
+		for _, dep := range p.Deps {
+			if slices.Contains(slow, dep) {
+				t.Errorf("%s links %s, which every start of a worker then pays for", name, dep)
 			}
 		}
 	}
