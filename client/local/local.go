@@ -8,6 +8,9 @@
 //		lengths, err := client.Map(ctx, pool, countChars, files)
 //	}
 //
+// Each worker is a start of this program, with all its package initialisation: docs/performance.md has the parts of a start, and the switches of
+// go build that make it shorter.
+//
 // A daemon that happens to run on the machine is never used here; client.Dial is for that.
 package local
 
