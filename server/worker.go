@@ -105,6 +105,7 @@ func (w *worker) live() {
 		CrashReport: exit.CrashReport,
 	}
 	p.post(func(now time.Time) {
+		p.perform(p.core.Settle(now)) // what has been decided about it in this round is part of the reason
 		why.Reason, why.Kill = w.reason(exit), w.report
 		why.OomKilled, why.PeakMemory = w.oomKilled(exit), uint64(max(w.peak, exit.Account.Peak))
 		if ended.Kind == sched.ExitAbnormal && w.turnedAway {
