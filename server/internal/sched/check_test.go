@@ -20,7 +20,8 @@ import "testing"
 //  10. Shares are fair within a bound (sim_test.go).
 //  11. A worker is not given more tasks than Config.MaxTasks allows, counting those that it did not give back. A spare is given none, and one that
 //     has been asked to stop holds none.
-//  12. A worker is given tasks of functions only that it offers, by the place that it has given them.
+//  12. Somebody will look whether a worker that holds tasks behind the one that it runs is stuck.
+//  13. A worker is given tasks of functions only that it offers, by the place that it has given them.
 
 func checkPool(t testing.TB, p *Pool) {
 	t.Helper()
@@ -97,6 +98,9 @@ func checkPool(t testing.TB, p *Pool) {
 		}
 		if (w.line.in == &p.idle) != (w.state == live && w.tasks == 0 && !w.spare) {
 			t.Fatalf("worker %d with %d tasks: idle %v", w.id, w.tasks, w.line.in == &p.idle)
+		}
+		if w.loaded && w.alarm.pos == 0 {
+			t.Fatalf("worker %d has tasks behind the one that it runs, and nobody looks whether it is stuck", w.id)
 		}
 		if w.loaded != (w.state == live && w.tasks > 1 && w.revoking == 0) {
 			t.Fatalf("worker %d: loaded %v", w.id, w.loaded)

@@ -2,7 +2,8 @@ package sched
 
 // How work gets to workers. An idle worker always gets some. A worker that runs something gets more when what it holds besides falls
 // below half the prefetch, until it reaches the prefetch: so the next chunk is there when the last one ends, and nothing
-// waits long behind work that has been given away. When work has run out, an idle worker takes some back from a loaded one.
+// waits long behind work that has been given away. When work has run out, an idle worker takes some back from a loaded one; what waits behind
+// a task that hangs is taken back in any case (stuck.go).
 
 const (
 	firstChunk = 16             // tasks in a chunk as long as only the function's estimate is known…

@@ -6,7 +6,7 @@ import (
 )
 
 // How a task is ended before it ends: because it was cancelled, or because it outlived its timeout. Its worker is asked first; the
-// process gets SIGTERM when the grace is over, and SIGKILL after the kill delay. There is one deadline per worker, whatever
+// process gets SIGTERM when the grace is over, and SIGKILL after the kill delay. There is one deadline per worker for all that can happen to it, whatever
 // the number of tasks, and it is not moved when a task ends: when it is due, the core looks what the current task is.
 
 // recall cancels what is left of a chunk: what runs by CancelTask, the rest by Revoke.
@@ -85,6 +85,7 @@ func (p *Pool) check(w *worker) {
 	if w.chunks.empty() {
 		return
 	}
+	p.unburden(w)
 	k := w.chunks.front.of
 	if w.cancelledAt != 0 {
 		limit := w.cancelledAt + p.cfg.CancelGrace

@@ -112,15 +112,7 @@ func (p *Pool) retire(w *worker, r Reason) {
 	if !w.spare {
 		p.retiring++
 	}
-	for l := w.chunks.front; l != nil; l = l.next {
-		k, from := l.of, l.of.done
-		if l.prev == nil {
-			from++
-		}
-		if from < k.end {
-			p.revoke(k, from)
-		}
-	}
+	p.revokeRest(w)
 	p.place(w)
 }
 

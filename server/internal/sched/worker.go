@@ -50,6 +50,7 @@ type worker struct {
 	loaded     bool   // holds tasks that it has not started, and none are being taken back
 	revoking   int    // unanswered Revokes…
 	unanswered int    // …of them for chunks that have ended
+	relieved   moment // when it was last found stuck
 
 	cancelledAt moment // when the current task was cancelled; 0: it is not
 	inspectAt   moment // not late before
@@ -84,6 +85,7 @@ func (p *Pool) place(w *worker) {
 		w.loaded = loaded
 		if loaded {
 			p.loaded++
+			p.wake(&w.alarm, w.stuckAt())
 		} else {
 			p.loaded--
 		}
