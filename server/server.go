@@ -77,6 +77,9 @@ type callRef struct {
 	call *call
 }
 
+// ErrDirInUse is New's error when another daemon has its sockets in Config.Dir.
+var ErrDirInUse = errors.New("the runtime directory is in use")
+
 // New makes a daemon and binds its sockets, so that clients may connect from now on. Run serves them.
 func New(cfg Config) (*Server, error) {
 	cfg, err := cfg.withDefaults()
@@ -100,16 +103,21 @@ func New(cfg Config) (*Server, error) {
 	if err := os.Mkdir(private, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, fmt.Errorf("runtime directory: %w", err)
 	}
-	if s.workers, err = listen(filepath.Join(private, "worker.sock"), 0o600, -1); err != nil {
-		return nil, err
-	}
 	if s.clients = cfg.Listener; s.clients == nil {
 		if s.api, err = listen(cfg.Addr, cfg.SocketMode, group); err != nil {
-			s.workers.Close()
-			s.workers.remove()
 			return nil, err
 		}
 		s.clients = s.api
+	}
+	if s.workers, err = listen(filepath.Join(private, "worker.sock"), 0o600, -1); err != nil {
+		if s.api != nil {
+			s.api.Close()
+			s.api.remove()
+		}
+		if errors.Is(err, errServed) {
+			err = fmt.Errorf("%w: another procpoold has its sockets in %s; give this one an --addr in a directory of its own", ErrDirInUse, cfg.Dir)
+		}
+		return nil, err
 	}
 	if err := s.openCgroups(); err != nil {
 		s.workers.Close()

@@ -13,6 +13,8 @@ import (
 // maxPath is the longest path a Unix socket can have: 108 bytes with the final zero (unix(7)).
 const maxPath = 107
 
+var errServed = errors.New("another procpoold serves it already")
+
 // socket is a Unix socket that this process has bound, with the lock that says so.
 type socket struct {
 	*net.UnixListener
@@ -29,7 +31,7 @@ func listen(path string, mode os.FileMode, group int) (*socket, error) {
 	}
 	lock, err := flock(path + ".lock")
 	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return nil, fmt.Errorf("listen on %s: another procpoold serves it already", path)
+		return nil, fmt.Errorf("listen on %s: %w", path, errServed)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", path, err)

@@ -538,6 +538,15 @@ func TestBadInputIsRefusedAndHarmsNothing(t *testing.T) {
 	if out, err := exec.Command(filepath.Join(bin, "procpoold"), "--addr", d.addr).CombinedOutput(); err == nil || !strings.Contains(string(out), "another procpoold serves it already") {
 		t.Errorf("a second daemon: %v, %s", err, out)
 	}
+	// One whose socket would be beside that of the first one, where the private socket is as well.
+	beside := filepath.Join(filepath.Dir(d.addr), "b.sock")
+	second := exec.Command(filepath.Join(bin, "procpoold"), "--addr", beside)
+	if out, _ := second.CombinedOutput(); second.ProcessState.ExitCode() != 2 || !strings.Contains(string(out), "give this one an --addr in a directory of its own") {
+		t.Errorf("a second daemon in the directory: %v, %s", second.ProcessState, out)
+	}
+	if _, err := os.Lstat(beside); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the second daemon has left its socket: %v", err)
+	}
 	long := filepath.Join(t.TempDir(), strings.Repeat("x", 120), "api.sock")
 	if out, err := exec.Command(filepath.Join(bin, "procpoold"), "--addr", long).CombinedOutput(); err == nil || !strings.Contains(string(out), "107") {
 		t.Errorf("a long path: %v, %s", err, out)

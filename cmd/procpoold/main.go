@@ -154,7 +154,10 @@ func serve(ctx context.Context, cfg *config.Config, load func() (*config.Config,
 		Dir: filepath.Dir(cfg.Addr), Addr: cfg.Addr, Listener: held, SocketMode: cfg.SocketMode, System: system, Cgroup: cfg.Cgroup, PerUser: cfg.Limits(), DrainTimeout: cfg.DrainTimeout, Logger: log,
 		Services: inspection,
 	})
-	if err != nil {
+	switch {
+	case errors.Is(err, server.ErrDirInUse):
+		return exitUsage, err
+	case err != nil:
 		return exitFailure, err
 	}
 	stopMetrics, err := serveMetrics(cfg.Metrics, s, log)
