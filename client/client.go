@@ -32,6 +32,7 @@ const (
 	redialBackoff = 100 * time.Millisecond // first pause after a lost connection; doubles
 	redialMax     = 2 * time.Second        // longest pause: a restarted daemon is found again within it
 	redialWait    = 2 * time.Minute        // for an answer: while a daemon drains, connections wait in the socket that systemd keeps for the next one
+	dialPatience  = 10 * time.Second       // for the first answer, unless systemd keeps the socket
 	endPatience   = time.Second            // how long an end waits for callbacks that may be what called it
 )
 
@@ -82,7 +83,8 @@ func userAddr() string {
 }
 
 // Dial connects to a daemon at addr: the path of its Unix socket, or "unix:" and the path. With an empty addr it tries [Addresses] and takes
-// the first where something listens. ctx bounds the connecting only. The error lists what was tried and is [ErrUnavailable].
+// the first where something listens. ctx bounds the connecting only; if it has no deadline, what listens has 10 s to answer, or 2 min if it is
+// systemd, which keeps the socket while a daemon drains. The error lists what was tried and is [ErrUnavailable].
 func Dial(ctx context.Context, addr string, opts ...Option) (*Client, error) {
 	addrs := []string{addr}
 	if addr == "" {
@@ -133,7 +135,7 @@ func notOurs(path string) string {
 }
 
 // DialFunc is Dial for connections of another kind: dial makes one each time it is called, at any time until Close. ctx
-// bounds the connecting only.
+// bounds the connecting only, which has 10 s if ctx has no deadline.
 func DialFunc(ctx context.Context, dial func(context.Context) (net.Conn, error), opts ...Option) (*Client, error) {
 	first, err := dial(ctx)
 	if err != nil {
@@ -161,7 +163,7 @@ func DialFunc(ctx context.Context, dial func(context.Context) (net.Conn, error),
 		return nil, errors.Join(err, c.data.Close(), first.Close())
 	}
 	c.dataRPC, c.controlRPC = pb.NewPoolServiceClient(c.data), pb.NewPoolServiceClient(c.control)
-	if err := connect(ctx, c.data); err != nil {
+	if err := connect(ctx, c.data, listenerOf(first)); err != nil {
 		_ = first.Close() // nobody may have asked for it
 		return nil, errors.Join(err, c.data.Close(), c.control.Close())
 	}
@@ -192,7 +194,13 @@ func newConn(dial func(context.Context, string) (net.Conn, error)) (*grpc.Client
 }
 
 // connect waits until whoever listens has answered as a gRPC server does.
-func connect(ctx context.Context, conn *grpc.ClientConn) error {
+func connect(ctx context.Context, conn *grpc.ClientConn, who listener) error {
+	patient := ctx
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		patient, cancel = context.WithTimeout(ctx, who.patience())
+		defer cancel()
+	}
 	conn.Connect()
 	for tried := false; ; {
 		state := conn.GetState()
@@ -202,10 +210,14 @@ func connect(ctx context.Context, conn *grpc.ClientConn) error {
 		case state == connectivity.Idle && !tried, state == connectivity.Connecting:
 			tried = state == connectivity.Connecting
 		default: // failed, or lost at once
-			return errors.New("it listens, but does not answer as procpoold does, or does not admit this user")
+			return fmt.Errorf("it listens%s, but does not answer as procpoold does, or does not admit this user", who)
 		}
-		if !conn.WaitForStateChange(ctx, state) {
-			return contextError(ctx)
+		if !conn.WaitForStateChange(patient, state) {
+			silent := &silentError{listener: who}
+			if ctx.Err() != nil {
+				silent.ended = contextError(ctx)
+			}
+			return silent
 		}
 	}
 }

@@ -1,0 +1,8 @@
+//go:build !linux
+
+package client
+
+import "net"
+
+// listenerOf is not known.
+func listenerOf(net.Conn) listener { return listener{} }
