@@ -214,28 +214,28 @@ func (p *Pool) CancelTasks(now time.Time, id CallID, seqs []uint64) {
 // sortOut queues the tasks of r by push, except for those in seqs: they are Cancelled.
 func (p *Pool) sortOut(c *call, r run, seqs []uint64, push func(run)) {
 	sift(r.Part, seqs,
-		func(hit Part) { p.fail(c, []Part{hit}, r.attempts, Cancelled, CallCancelled) },
+		func(hit Part) { p.fail(c, []Part{hit}, r.told(), Cancelled, CallCancelled) },
 		func(miss Part) {
 			c.queued += miss.N
-			push(run{miss, r.attempts})
+			push(run{miss, r.past})
 		})
 }
 
 // requeue puts tasks that did not run, or run again, at the front of their call.
-func (p *Pool) requeue(c *call, parts []Part, attempts int) {
+func (p *Pool) requeue(c *call, parts []Part, so past) {
 	if c.cancelled {
-		p.fail(c, parts, attempts, Cancelled, c.reason)
+		p.fail(c, parts, so.told(), Cancelled, c.reason)
 		return
 	}
 	var kept []run
 	cancels := slices.Clone(c.cancels) // failing takes them out
 	for _, part := range parts {
-		p.sortOut(c, run{part, attempts}, cancels, func(r run) { kept = append(kept, r) })
+		p.sortOut(c, run{part, so}, cancels, func(r run) { kept = append(kept, r) })
 	}
 	for _, r := range slices.Backward(kept) {
 		c.queue.pushFront(r)
 	}
-	if c.spec.QueueTimeout > 0 && attempts == 0 && c.queue.n > 0 {
+	if c.spec.QueueTimeout > 0 && so.told() == 0 && c.queue.n > 0 {
 		p.wake(&c.alarm, c.queue.at(0).batch.added+c.spec.QueueTimeout)
 	}
 }
@@ -258,12 +258,12 @@ func (p *Pool) fail(c *call, parts []Part, attempts int, o Outcome, r Reason) *D
 func (p *Pool) failQueue(c *call, r Reason) {
 	var parts []Part
 	for c.queue.n > 0 {
-		attempts := c.queue.at(0).attempts
+		so := c.queue.at(0).past
 		parts = parts[:0]
-		for c.queue.n > 0 && c.queue.at(0).attempts == attempts {
+		for c.queue.n > 0 && c.queue.at(0).past == so {
 			parts = append(parts, c.queue.popFront().Part)
 		}
-		o := Cancelled
+		o, attempts := Cancelled, so.told()
 		if r == BootFailure || r == Stopping && attempts == 0 {
 			o = Rejected
 		}
@@ -306,12 +306,12 @@ func (c *call) due(p *Pool) {
 	oldest := moment(0)
 	for range c.queue.n {
 		r := c.queue.popFront()
-		if r.attempts == 0 && r.batch.added <= late {
+		if r.told() == 0 && r.batch.added <= late {
 			parts = append(parts, r.Part)
 			c.queued -= r.N
 			continue
 		}
-		if r.attempts == 0 && (oldest == 0 || r.batch.added < oldest) {
+		if r.told() == 0 && (oldest == 0 || r.batch.added < oldest) {
 			oldest = r.batch.added
 		}
 		c.queue.pushBack(r)

@@ -37,6 +37,7 @@ func (e *estimate) observe(n int, run moment, bytes int) {
 // chunk is tasks that a worker holds.
 type chunk struct {
 	Chunk
+	past    past // of its tasks, when it was dispatched
 	call    *call
 	worker  *worker
 	todo    cursor // stands at the first task without outcome
@@ -148,14 +149,14 @@ func (p *Pool) size(c *call, w *worker) int {
 	return max(0, n)
 }
 
-// send dispatches n tasks of c, or fewer: a chunk holds tasks that have had the same number of attempts, and has a limit in bytes. False
+// send dispatches n tasks of c, or fewer: a chunk holds tasks with the same past, and has a limit in bytes. False
 // if the worker has not enough credit for any.
 func (p *Pool) send(w *worker, c *call, n int) bool {
 	n = min(n, max(1, w.hello.CreditTasks-w.tasks))
 	limit := min(p.cfg.MaxChunkBytes, w.hello.CreditBytes-w.bytes)
 	k := p.newChunk()
-	attempts, bytes := c.queue.at(0).attempts, 0
-	for k.N < n && c.queue.n > 0 && c.queue.at(0).attempts == attempts {
+	so, bytes := c.queue.at(0).past, 0
+	for k.N < n && c.queue.n > 0 && c.queue.at(0).past == so {
 		front := c.queue.at(0)
 		// One item passes alone, however large.
 		part := front.takeWithin(n-k.N, limit-bytes, k.N == 0 && (w.tasks == 0 || front.batch.size(front.From, 1) <= w.hello.CreditBytes-w.bytes))
@@ -177,7 +178,8 @@ func (p *Pool) send(w *worker, c *call, n int) bool {
 		return false
 	}
 	p.lastChunk++
-	k.ID, k.Call, k.Function, k.Attempt = p.lastChunk, c.spec.ID, c.function.place[w.generation.side], attempts+1
+	k.ID, k.Call, k.Function, k.Attempt = p.lastChunk, c.spec.ID, c.function.place[w.generation.side], so.attempts+1
+	k.past = so
 	k.TaskTimeout, k.Linger, k.Deadline = c.spec.TaskTimeout, c.spec.Linger, c.spec.Deadline
 	k.call, k.worker, k.end, k.sent = c, w, k.N, p.now
 	k.todo.parts = k.Parts
@@ -204,7 +206,10 @@ func (p *Pool) send(w *worker, c *call, n int) bool {
 }
 
 // giveBack returns the tasks of k from place from on to their queue. They count as not dispatched.
-func (p *Pool) giveBack(k *chunk, from int) {
+func (p *Pool) giveBack(k *chunk, from int) { p.putBack(k, from, k.past) }
+
+// putBack is giveBack of tasks of which one may have begun: so says what has become of them.
+func (p *Pool) putBack(k *chunk, from int, so past) {
 	n, w, c := k.end-from, k.worker, k.call
 	tail := k.todo
 	tail.skip(from - k.done)
@@ -214,7 +219,7 @@ func (p *Pool) giveBack(k *chunk, from int) {
 	c.flying -= n
 	c.owe(-moment(n) * k.cost)
 	w.hold(-n, -bytes, k.cost)
-	p.requeue(c, parts, k.Attempt-1)
+	p.requeue(c, parts, so)
 	if k.done == k.end {
 		p.drop(k)
 	}

@@ -50,13 +50,15 @@ func (p *Pool) bury(w *worker, exit *Exit) bool {
 		return false
 	}
 	front := w.chunks.front.of
-	var guilty *chunk
+	var guilty, cut *chunk
 	lost := 0 // up to this place of it
 	switch k, condemned := w.find(exit.Chunk), w.find(w.condemned); {
 	case !exit.Known || w.reason == Misbehaved || exit.absurd(k, front):
 		guilty, lost = front, front.done+1
 	case exit.Running && k != nil && exit.Offset >= k.done:
-		if !p.cut(k, exit.Offset) {
+		if p.cut(k, exit.Offset) {
+			cut = k
+		} else {
 			guilty, lost = k, exit.Offset+1
 		}
 	case condemned != nil && w.offset >= condemned.done && w.offset < condemned.end: // it was killed for this one, begun or not
@@ -67,8 +69,16 @@ func (p *Pool) bury(w *worker, exit *Exit) bool {
 	for l := w.chunks.back; l != nil; {
 		k := l.of
 		l = l.prev
+		if k == cut {
+			if exit.Offset+1 < k.end {
+				p.giveBack(k, exit.Offset+1)
+			}
+			p.putBack(k, exit.Offset, k.interrupted())
+		}
 		if k != guilty {
-			p.giveBack(k, k.done)
+			if k.done < k.end {
+				p.giveBack(k, k.done)
+			}
 			p.update(k.call)
 		} else if lost < k.end {
 			p.giveBack(k, lost)
@@ -94,6 +104,9 @@ func (p *Pool) cut(k *chunk, offset int) bool {
 	at.skip(offset - k.done)
 	return !c.cancelledTask(at.next())
 }
+
+// interrupted is the past of a task that was cut.
+func (k *chunk) interrupted() past { return past{k.past.attempts, true} }
 
 // absurd tells whether a record names a task that its worker cannot have run: one of a chunk that it has not had, or that it has given back. k
 // is the chunk, if the worker holds it, front the first one that it holds. Of one that has ended the record may still speak.
@@ -134,7 +147,7 @@ func (p *Pool) lose(w *worker, k *chunk, why any) {
 	again := c.retries(seq, k.Attempt, o)
 	parts := p.settle(k, nil, n)
 	if again {
-		p.requeue(c, parts, k.Attempt)
+		p.requeue(c, parts, past{attempts: k.Attempt})
 		return
 	}
 	d := p.fail(c, parts, k.Attempt, o, r)

@@ -160,10 +160,24 @@ func (c *cursor) skip(n int) {
 	}
 }
 
-// run is tasks that wait in the queue of their call.
+// run is tasks that wait in the queue of their call, all with the same past.
 type run struct {
 	Part
-	attempts int // made so far
+	past
+}
+
+// past is what has become of a task so far. An interruption is no attempt, but whoever asks must not hear that nothing has been done.
+type past struct {
+	attempts int  // made so far
+	cut      bool // one more was interrupted by us; see cut
+}
+
+// told is the number of attempts in the outcome of a task that has no further one. 0: it has never begun, and may be sent again.
+func (t past) told() int {
+	if t.cut {
+		return max(1, t.attempts)
+	}
+	return t.attempts
 }
 
 // queue is the runs of a call that wait, as a ring.

@@ -66,9 +66,9 @@ func (p *Pool) absorb(k *chunk, r *Report) {
 		if f.Offset < k.done {
 			continue
 		}
-		again, attempts := false, k.Attempt
+		again, so := false, past{attempts: k.Attempt}
 		if f.Outcome == Cancelled && p.cut(k, f.Offset) {
-			again, attempts = true, k.Attempt-1
+			again, so = true, k.interrupted()
 		} else if k.Attempt < c.spec.MaxAttempts && c.spec.RetryOn.Has(f.Outcome) {
 			skip := k.todo
 			skip.skip(f.Offset - k.done)
@@ -80,7 +80,7 @@ func (p *Pool) absorb(k *chunk, r *Report) {
 		}
 		p.deliverReport(k, r, f.Offset, ran/moment(n))
 		parts := p.settle(k, nil, 1)
-		p.requeue(c, parts, attempts)
+		p.requeue(c, parts, so)
 	}
 	p.deliverReport(k, r, r.First+r.N, ran/moment(n))
 	if k.done == k.end {
