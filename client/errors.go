@@ -31,7 +31,7 @@ var (
 	ErrLimit           = errors.New("limit reached")                          // the message names it
 	ErrStopping        = errors.New("daemon is stopping")                     // ask again when it is back
 	ErrRestarting      = errors.New("pool is being restarted already")        // wait for the end of that
-	ErrUnsupported     = errors.New("not supported here")                     // the daemon cannot keep a limit of the pool, for want of cgroups
+	ErrUnsupported     = errors.New("not supported here")                     // a setting of the pool cannot be kept: for want of cgroups, or in an inline pool
 	ErrDenied          = errors.New("permission denied")                      // the caller may not do this
 	ErrNotReady        = errors.New("result is not ready")                    // Result.Successful before the end
 	ErrNotServing      = errors.New(notServing)                               // a pool opened by a worker that does not serve

@@ -201,8 +201,8 @@ func DrainMemory(bytes int64) PoolOption {
 
 // MaxMemory is how many bytes of memory a worker may have, together with its children; files that the kernel can forget do not count. One that wants more is
 // killed with them, and the task that it ran is [ErrWorkerLost]: "out of memory". The kernel keeps this limit where each worker has a cgroup; elsewhere the daemon looks
-// once a second, so that a worker can have more for a moment (procpool doctor says which). At least 1 MiB, and more than [DrainMemory]. 0, the default: no limit. Workers of
-// an inline pool have none.
+// once a second, so that a worker can have more for a moment (procpool doctor says which). At least 1 MiB, and more than [DrainMemory]. 0, the default: no limit. An
+// inline pool with a limit is refused.
 func MaxMemory(bytes int64) PoolOption {
 	return func(c *poolConfig) {
 		if bytes < 0 {
@@ -214,7 +214,7 @@ func MaxMemory(bytes int64) PoolOption {
 }
 
 // MaxProcesses is how many processes and threads a worker may have, together with its children; a Go program has about ten threads. More cannot be started.
-// Where workers have no cgroups the pool is refused with [ErrUnsupported]. 0, the default: no limit. Workers of an inline pool have none.
+// Where workers have no cgroups, and inline, the pool is refused with [ErrUnsupported]. 0, the default: no limit.
 func MaxProcesses(n int) PoolOption {
 	return func(c *poolConfig) {
 		if n < 0 || n > 1<<31-1 {

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	pb "github.com/procpool/procpool/proto/procpool/v1"
@@ -52,15 +53,36 @@ func (s *Server) missing(controller string) error {
 	return s.cgroups.Missing(controller)
 }
 
-// checkLimits refuses limits that nobody would keep here. Those of in-process workers are for nobody to keep.
+// checkLimits refuses limits that nobody would keep here.
 func (s *Server) checkLimits(spec *pb.PoolSpec) error {
-	if spec.MaxProcesses == 0 || s.cfg.InProcess {
+	switch {
+	case s.cfg.InProcess:
+		return checkInProcess(spec)
+	case spec.MaxProcesses == 0:
 		return nil
 	}
 	if err := s.missing(workerproc.CgroupPids); err != nil {
 		return refuse(pb.Reason_REASON_UNSUPPORTED, "max_processes cannot be kept here: %v; create the pool without it, or %s (docs/cgroups.md)", err, s.cgroupAdvice()).of(spec.Name)
 	}
 	return nil
+}
+
+// checkInProcess refuses limits of what goroutines do not have.
+func checkInProcess(spec *pb.PoolSpec) error {
+	var names []string
+	for _, l := range []struct {
+		name  string
+		given bool
+	}{{"drain_memory", spec.DrainMemory > 0}, {"max_memory", spec.MaxMemory > 0}, {"max_processes", spec.MaxProcesses > 0}} {
+		if l.given {
+			names = append(names, l.name)
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	return refuse(pb.Reason_REASON_UNSUPPORTED, "%s cannot be kept: the workers of an inline pool are goroutines of this process, and have no memory or processes of their own; open it without",
+		strings.Join(names, " and ")).of(spec.Name)
 }
 
 // limits are those that the cgroup of a worker keeps.

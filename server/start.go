@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
+	"slices"
 	"syscall"
 
 	pb "github.com/procpool/procpool/proto/procpool/v1"
@@ -20,9 +21,27 @@ func usableCPUs() int { return runtime.GOMAXPROCS(0) }
 // checkProgram looks whether a pool's program can be started, so that its opener hears it at once and in a sentence.
 func (s *Server) checkProgram(prog *pb.Program) error {
 	if s.cfg.InProcess {
-		return nil
+		return checkOwnProgram(prog)
 	}
 	return checkProgram(prog)
+}
+
+// checkOwnProgram looks whether goroutines of this process can stand for a program.
+func checkOwnProgram(prog *pb.Program) error {
+	what := ""
+	self, err := os.Executable()
+	dir, err2 := os.Getwd()
+	switch {
+	case err == nil && (prog.Path != self || len(prog.Args) > 0):
+		what = "run another program, or with arguments"
+	case err2 == nil && prog.Dir != dir:
+		what = "have another working directory"
+	case !slices.Equal(prog.Env, os.Environ()):
+		what = "have another environment"
+	default:
+		return nil
+	}
+	return refuse(pb.Reason_REASON_UNSUPPORTED, "the workers of an inline pool are goroutines of this process, and cannot %s", what)
 }
 
 func checkProgram(prog *pb.Program) error {

@@ -39,7 +39,8 @@ func OpenPool(ctx context.Context, opts ...client.PoolOption) (*client.Pool, err
 }
 
 // Inline opens a pool whose workers are goroutines of this process: the same calls and the same results, for debuggers and unit
-// tests. It isolates nothing. A function that crashes takes the program with it, and one that never returns cannot be killed.
+// tests. It isolates nothing. A function that crashes takes the program with it, and one that never returns cannot be killed. What goroutines cannot have (a limit of
+// memory or processes; another program, working directory or environment) is client.ErrUnsupported; client.Umask has no effect.
 func Inline(ctx context.Context, opts ...client.PoolOption) (*client.Pool, error) {
 	return inline.open(ctx, opts)
 }

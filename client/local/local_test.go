@@ -234,6 +234,25 @@ func TestInlineRunsHere(t *testing.T) {
 	}
 }
 
+func TestInlineRefusesWhatItCannotKeep(t *testing.T) {
+	for name, option := range map[string]client.PoolOption{
+		"drain_memory":                   client.DrainMemory(1 << 30),
+		"max_memory":                     client.MaxMemory(1 << 30),
+		"max_processes":                  client.MaxProcesses(100),
+		"run another program":            client.Program("/bin/sh"),
+		"have another working directory": client.Dir("/"),
+		"have another environment":       client.Env("A=B"),
+	} {
+		pool, err := local.Inline(t.Context(), option)
+		if err == nil {
+			err = errors.Join(errors.New("it opens"), pool.Terminate())
+		}
+		if !errors.Is(err, client.ErrUnsupported) || !strings.Contains(err.Error(), name) {
+			t.Errorf("got %v, want ErrUnsupported that says %q", err, name)
+		}
+	}
+}
+
 var whereAmI = workerproc.Func("where_am_i", func(context.Context, int) (int, error) { return os.Getpid(), nil })
 
 func TestProgramThatForgotMain(t *testing.T) {
