@@ -28,7 +28,7 @@ func (s *Server) checkProgram(prog *pb.Program) error {
 
 // checkOwnProgram looks whether goroutines of this process can stand for a program.
 func checkOwnProgram(prog *pb.Program) error {
-	what := ""
+	var what string
 	self, err := os.Executable()
 	dir, err2 := os.Getwd()
 	switch {
