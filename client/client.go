@@ -105,8 +105,11 @@ func Dial(ctx context.Context, addr string, opts ...Option) (*Client, error) {
 			err = op.Err // without the path, which is said already
 		}
 		what := fmt.Sprintf("%s: %v", path, err)
-		if errors.Is(err, fs.ErrPermission) {
+		switch {
+		case errors.Is(err, fs.ErrPermission):
 			what += notOurs(path)
+		case errors.Is(err, syscall.EINVAL) && len(path) > 100:
+			what += fmt.Sprintf(": the path has %d bytes, and a Unix socket's at most 107, or fewer on other systems than Linux", len(path))
 		}
 		tried = append(tried, what)
 		if ctx.Err() != nil {

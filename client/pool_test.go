@@ -40,6 +40,12 @@ func TestDialWithoutDaemonSaysWhatItTried(t *testing.T) {
 	}
 }
 
+func TestDialSaysThatAPathIsTooLong(t *testing.T) {
+	if _, err := Dial(t.Context(), "/"+strings.Repeat("x", 119)); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "has 120 bytes") {
+		t.Errorf("got %v, want to hear how long the path is", err)
+	}
+}
+
 func TestDialOverAUnixSocket(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "api.sock")

@@ -218,7 +218,12 @@ as a JSON string; a function with another encoding gets and gives bytes as they 
 Exit status: 0; 1: the task failed; 255: procpool itself failed; 130: interrupted (128 + signal).`,
 		Example: `  procpool apply --pool counting count_chars $PWD/README.md
   procpool apply --pool thumbs make_thumb '{"file": "/tmp/a.png", "width": 80}'`,
-		Args: cobra.ExactArgs(2),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 2 {
+				return fmt.Errorf("apply which function to which item? One of each, as in procpool apply --pool counting count_chars README.md; there are %d arguments", len(args))
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
 			c, err := g.dial(ctx)

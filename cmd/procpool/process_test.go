@@ -223,6 +223,7 @@ func TestMapRefusesWhatCannotWork(t *testing.T) {
 		{[]string{"wc", "{}"}, "procpool map -- wc {}"},
 		{[]string{"create", "p", "./worker"}, `write "--"`},
 		{[]string{"close"}, "which pool?"},
+		{[]string{"apply", "--pool", "p", "f"}, "which function to which item?"},
 		{[]string{"cancel", "0", "x", "--addr", "none.sock"}, "procpoold"},
 		{[]string{"pools", "-o", "xml"}, "table, wide or json"},
 	} {
