@@ -45,42 +45,45 @@ func TestBadClients(t *testing.T) {
 		{does: "opens 10,000 streams"},
 	} {
 		t.Run(row.does, func(t *testing.T) {
-			pool.rest(t, 2)
-			before := used(t)
-			c := startClient(t, row.does, d.addr)
-			c.expect(t, "ready")
-			pool.mustAnswer(t)
-			eventually(t, func() string {
-				if info, err := pool.Info(t.Context()); err != nil || int(info.Busy) < row.busy {
-					return fmt.Sprintf("%d workers work for it, %v; want %d", info.GetBusy(), err, row.busy)
+			promptly(t, "the end of everything", clientBound, func() time.Duration {
+				pool.rest(t, 2)
+				before := used(t)
+				c := startClient(t, row.does, d.addr)
+				c.expect(t, "ready")
+				pool.mustAnswer(t)
+				eventually(t, func() string {
+					if info, err := pool.Info(t.Context()); err != nil || int(info.Busy) < row.busy {
+						return fmt.Sprintf("%d workers work for it, %v; want %d", info.GetBusy(), err, row.busy)
+					}
+					return ""
+				})
+				c.Process.Kill()
+				began := time.Now()
+				eventually(t, func() string {
+					if left := marked(c.mark); len(left) > 0 {
+						return fmt.Sprintf("processes %v of the client are left", left)
+					}
+					return ""
+				})
+				_ = c.Wait() // killed, as it should be
+				eventually(t, func() string {
+					if pools, err := d.Pools(t.Context()); err != nil || len(pools) != 1 {
+						return fmt.Sprintf("the pools are %v, %v; want the shared one alone", pools, err)
+					}
+					return ""
+				})
+				pool.rest(t, 2)
+				took := time.Since(began)
+				pool.mustAnswer(t)
+				before.back(t)
+				if c.heir != 0 {
+					if syscall.Kill(c.heir, 0) != nil {
+						t.Error("the client's child, which holds its sockets, should have lived on")
+					}
+					syscall.Kill(c.heir, syscall.SIGKILL)
 				}
-				return ""
+				return took
 			})
-			c.Process.Kill()
-			began := time.Now()
-			eventually(t, func() string {
-				if left := marked(c.mark); len(left) > 0 {
-					return fmt.Sprintf("processes %v of the client are left", left)
-				}
-				return ""
-			})
-			_ = c.Wait() // killed, as it should be
-			eventually(t, func() string {
-				if pools, err := d.Pools(t.Context()); err != nil || len(pools) != 1 {
-					return fmt.Sprintf("the pools are %v, %v; want the shared one alone", pools, err)
-				}
-				return ""
-			})
-			pool.rest(t, 2)
-			promptly(t, "the end of everything", time.Since(began), clientBound)
-			pool.mustAnswer(t)
-			before.back(t)
-			if c.heir != 0 {
-				if syscall.Kill(c.heir, 0) != nil {
-					t.Error("the client's child, which holds its sockets, should have lived on")
-				}
-				syscall.Kill(c.heir, syscall.SIGKILL)
-			}
 		})
 	}
 }

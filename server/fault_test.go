@@ -24,17 +24,20 @@ const (
 	outlived   = 2*time.Second + crashBound                    // for a worker without its stream
 )
 
+// badTask is something that a task may do to its worker.
+type badTask struct {
+	worker string // that misbehaves when a task is called "now"; "": the task is called as in the next column
+	task   string
+	want   error  // nil: it has its result
+	says   string // the error; without one, the end of the worker; "": no worker ends
+	limits []client.CallOption
+	within time.Duration // published
+}
+
 // TestOneBadTaskAmongGoodOnes is what a task may do to its worker. The bad one has the outcome that the row says, soon; every other
 // one has its result; the pool goes on; nothing is left.
 func TestOneBadTaskAmongGoodOnes(t *testing.T) {
-	for _, row := range []struct {
-		worker string // that misbehaves when a task is called "now"; "": the task is called as in the next column
-		task   string
-		want   error  // nil: it has its result
-		says   string // the error; without one, the end of the worker; "": no worker ends
-		limits []client.CallOption
-		within time.Duration // published
-	}{
+	for _, row := range []badTask{
 		{task: "exits with status 0", want: client.ErrWorkerLost, says: "exit status 0", within: crashBound},
 		{task: "exits with status 3", want: client.ErrWorkerLost, says: "exit status 3", within: crashBound},
 		{task: "kills itself", want: client.ErrWorkerLost, says: "killed by SIGKILL", within: crashBound},
@@ -73,52 +76,59 @@ func TestOneBadTaskAmongGoodOnes(t *testing.T) {
 		{worker: "cuts its record off and writes none", want: client.ErrWorkerLost, says: "killed by SIGKILL", within: 3*crashBound + 100*time.Millisecond}, // three workers, the last after a back-off
 		{worker: "keeps a record of nothing", want: client.ErrTimeout, says: "ran into its timeout", limits: limit(timeout), within: timeout + killBound},
 	} {
-		bad := row.task
-		if row.worker != "" {
-			bad = "now"
-		}
 		t.Run(row.worker+row.task, func(t *testing.T) {
-			d := serve(t)
-			pool := d.open(t, row.worker)
-			pool.rest(t, 2)
-			pool.mustAnswer(t)
-			before := used(t)
-			tasks := good(30)
-			tasks[17] = bad
-			began, seen := time.Now(), 0
-			for out, err := range client.IMapUnordered(t.Context(), pool.Pool, do, slices.Values(tasks), row.limits...) {
-				if err != nil {
-					t.Fatal(err)
-				}
-				seen++
-				if out.Index == 17 {
-					promptly(t, "its outcome", time.Since(began), row.within)
-				}
-				switch {
-				case out.Index != 17 || row.want == nil:
-					if want := strings.ToUpper(tasks[out.Index]); out.Value != want || out.Err != nil || out.Attempt != 1 {
-						t.Errorf("task %d has %.40q, %v after %d attempts, want %q after one", out.Index, out.Value, out.Err, out.Attempt, want)
-					}
-				case !errors.Is(out.Err, row.want) || !strings.Contains(fullText(out.Err), row.says) || out.Attempt != 1:
-					t.Errorf("the bad task has %v after %d attempts, want %v by %q after one", fullText(out.Err), out.Attempt, row.want, row.says)
-				default:
-					t.Log(out.Err)
-				}
-			}
-			if seen != len(tasks) {
-				t.Errorf("%d tasks have an outcome, want %d", seen, len(tasks))
-			}
-			if row.want == nil && row.says != "" {
-				pool.exited(t, row.says)
-			}
-			pool.mustAnswer(t)
-			pool.rest(t, 2)
-			if row.task == "leaves a session and dies" {
-				pool.killEscaped(t) // what has left its session is out of reach, as the README says
-			}
-			before.back(t)
+			promptly(t, "its outcome", row.within, func() time.Duration { return row.amongGoodOnes(t) })
 		})
 	}
+}
+
+// amongGoodOnes runs the bad task among good ones, and says when it had its outcome.
+func (row badTask) amongGoodOnes(t *testing.T) (took time.Duration) {
+	t.Helper()
+	bad := row.task
+	if row.worker != "" {
+		bad = "now"
+	}
+	d := serve(t)
+	pool := d.open(t, row.worker)
+	pool.rest(t, 2)
+	pool.mustAnswer(t)
+	before := used(t)
+	tasks := good(30)
+	tasks[17] = bad
+	began, seen := time.Now(), 0
+	for out, err := range client.IMapUnordered(t.Context(), pool.Pool, do, slices.Values(tasks), row.limits...) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen++
+		if out.Index == 17 {
+			took = time.Since(began)
+		}
+		switch {
+		case out.Index != 17 || row.want == nil:
+			if want := strings.ToUpper(tasks[out.Index]); out.Value != want || out.Err != nil || out.Attempt != 1 {
+				t.Errorf("task %d has %.40q, %v after %d attempts, want %q after one", out.Index, out.Value, out.Err, out.Attempt, want)
+			}
+		case !errors.Is(out.Err, row.want) || !strings.Contains(fullText(out.Err), row.says) || out.Attempt != 1:
+			t.Errorf("the bad task has %v after %d attempts, want %v by %q after one", fullText(out.Err), out.Attempt, row.want, row.says)
+		default:
+			t.Log(out.Err)
+		}
+	}
+	if seen != len(tasks) {
+		t.Errorf("%d tasks have an outcome, want %d", seen, len(tasks))
+	}
+	if row.want == nil && row.says != "" {
+		pool.exited(t, row.says)
+	}
+	pool.mustAnswer(t)
+	pool.rest(t, 2)
+	if row.task == "leaves a session and dies" {
+		pool.killEscaped(t) // what has left its session is out of reach, as the README says
+	}
+	before.back(t)
+	return took
 }
 
 func limit(d time.Duration) []client.CallOption {

@@ -275,13 +275,35 @@ func eventually(t *testing.T, wrong func() string) {
 	}
 }
 
-// promptly says how long something took, and complains when it was more than twenty times what is published.
-func promptly(t *testing.T, what string, took, published time.Duration) {
+// promptly measures how long something takes, says it, and complains when that is more than twenty times what is published. On a machine so busy that somebody
+// had to wait for a CPU most of that time, late is no proof: then it measures again, five times in all.
+func promptly(t *testing.T, what string, published time.Duration, measure func() time.Duration) {
 	t.Helper()
-	t.Logf("%s took %v, published is %v", what, took.Round(100*time.Microsecond), published)
-	if took > 20*published {
-		t.Errorf("%s took %v, more than twenty times the published %v", what, took, published)
+	for attempt := 1; ; attempt++ {
+		began, waited := time.Now(), waitedForCPU()
+		took := measure()
+		waited = waitedForCPU() - waited
+		t.Logf("%s took %v, published is %v", what, took.Round(100*time.Microsecond), published)
+		if took <= 20*published || t.Failed() {
+			return
+		}
+		if attempt == 5 || waited < time.Since(began)/2 {
+			t.Errorf("%s took %v, more than twenty times the published %v (attempt %d)", what, took, published, attempt)
+			return
+		}
 	}
+}
+
+// waitedForCPU is for how long there has been a process that had to wait for a CPU, anywhere on this machine; always 0 on a system that does not say.
+func waitedForCPU() time.Duration {
+	pressure, err := os.ReadFile("/proc/pressure/cpu")
+	if err != nil {
+		return 0
+	}
+	line, _, _ := strings.Cut(string(pressure), "\n") // some avg10=0.00 avg60=0.00 avg300=0.00 total=0
+	_, total, _ := strings.Cut(line, "total=")
+	us, _ := strconv.ParseInt(total, 10, 64)
+	return time.Duration(us) * time.Microsecond
 }
 
 const (
