@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -121,7 +122,7 @@ func (h *host) startProgram(prog *pb.Program) *child {
 	}
 	select {
 	case c.guest = <-h.guests:
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		c.Kill()
 		h.t.Fatalf("the worker does not attach; it ended by %v and said\n%s", c.Wait(), c.text())
 	}
@@ -305,17 +306,21 @@ func TestAProcessOutsideTheGroupThatHoldsStdoutIsNotWaitedFor(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p, out := role(t, c.role)
-			if err := awaitExit(p.proc); err != nil {
-				t.Fatal(err)
+			best := time.Duration(math.MaxInt64)
+			for i := 0; i < 5 && best > c.most; i++ { // a busy machine may be what has taken its time
+				p, out := role(t, c.role)
+				if err := awaitExit(p.proc); err != nil {
+					t.Fatal(err)
+				}
+				began := time.Now()
+				exit := p.Wait()
+				best = min(best, time.Since(began))
+				if exit.Code != 0 || !strings.Contains(out.text(), lastWords) {
+					t.Errorf("%v with the output %.100q, want exit status 0 and all of it", exit, out.text())
+				}
 			}
-			began := time.Now()
-			exit := p.Wait()
-			if took := time.Since(began); exit.Code != 0 || took > c.most {
-				t.Errorf("%v after %v, want exit status 0 within %v", exit, took, c.most)
-			}
-			if !strings.Contains(out.text(), lastWords) {
-				t.Errorf("its output is %.100q, want all of it", out.text())
+			if best > c.most {
+				t.Errorf("it took %v at least, want at most %v", best, c.most)
 			}
 		})
 	}
@@ -344,7 +349,7 @@ func fifo(t *testing.T) (path string, begun, gone func()) {
 	}
 	gone = func() {
 		t.Helper()
-		f.SetReadDeadline(time.Now().Add(5 * time.Second))
+		f.SetReadDeadline(time.Now().Add(patience))
 		if b, err := r.ReadByte(); err == nil || os.IsTimeout(err) {
 			t.Errorf("read %q, %v, want that everybody who holds the pipe is gone", b, err)
 		}

@@ -108,12 +108,12 @@ func converse(t *testing.T, script func(*conversation) error) {
 		if err != nil {
 			t.Error(err)
 		}
-	case <-time.After(5 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("the conversation hangs")
 	}
 	select {
 	case <-served:
-	case <-time.After(5 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("the session does not end with its stream")
 	}
 }
@@ -215,7 +215,7 @@ func TestARecordWhosePositionsOverflowIsGarbage(t *testing.T) {
 		if !errors.Is(err, errGarbage) {
 			t.Errorf("got %v, want %v", err, errGarbage)
 		}
-	case <-time.After(3 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("reading a record of 4 KiB does not end")
 	}
 }
@@ -280,7 +280,7 @@ func TestAWaitForWelcomeCanBeEnded(t *testing.T) {
 		if err == nil {
 			t.Error("no error, though it was never let in")
 		}
-	case <-time.After(3 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("it goes on waiting for welcome")
 	}
 }

@@ -56,6 +56,13 @@ var (
 		}
 	})
 	_ = Func("until done", func(ctx context.Context, _ int) (int, error) { <-ctx.Done(); return 0, ctx.Err() })
+	// tells that it has begun, and why it must end.
+	_ = Func("tell the cause", func(ctx context.Context, n int) (int, error) {
+		gate.entered <- n
+		<-ctx.Done()
+		causes <- context.Cause(ctx)
+		return 0, ctx.Err()
+	})
 	_ = Func("value though done", func(ctx context.Context, n int) (int, error) { <-ctx.Done(); return n, nil })
 	_ = Func("print", func(ctx context.Context, text string) (int, error) {
 		n, err := Output(ctx, 1).Write([]byte(text))
@@ -82,7 +89,10 @@ var (
 	})
 )
 
-var leaked = make(chan func([]byte) (int, error), 1)
+var (
+	leaked = make(chan func([]byte) (int, error), 1)
+	causes = make(chan error, 1)
+)
 
 // place is the function's place in the list of functions.
 func place(t testing.TB, name string) uint32 {
@@ -222,8 +232,8 @@ func (g *guest) next() *wire.AttachRequest {
 			g.seen = append(g.seen, outcomes(m.Results)...)
 		}
 		return m
-	case <-time.After(10 * time.Second):
-		g.t.Fatalf("the worker says nothing for 10 s, after %v", g.seen)
+	case <-time.After(patience):
+		g.t.Fatalf("the worker says nothing for %v, after %v", patience, g.seen)
 		return nil
 	}
 }
@@ -309,7 +319,7 @@ func (l *local) end() error {
 	select {
 	case err := <-l.served:
 		return err
-	case <-time.After(5 * time.Second):
+	case <-time.After(patience):
 		l.t.Fatal("serve does not return")
 		return nil
 	}
@@ -469,15 +479,19 @@ func TestSIGTERMCancelsTheTaskInHand(t *testing.T) {
 
 func TestALostStreamCancelsTheTaskInHand(t *testing.T) {
 	w := newHost(t).join()
-	w.dispatch(w.chunk(1, "gate", "0", "1"))
+	w.dispatch(w.chunk(1, "tell the cause", "0"))
 	<-gate.entered
 	close(w.leave)
-	began := time.Now()
 	if err := w.end(); !errors.Is(err, errLost) {
 		t.Errorf("serve returned %v, want %v", err, errLost)
 	}
-	if took := time.Since(began); took >= lostGrace {
-		t.Errorf("it took %v, as if the task had not been cancelled", took)
+	select {
+	case cause := <-causes:
+		if !errors.Is(cause, errLost) {
+			t.Errorf("the task was cancelled because of %v, want %v", cause, errLost)
+		}
+	case <-time.After(patience):
+		t.Error("the task has not been cancelled")
 	}
 }
 
