@@ -20,6 +20,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/procpool/procpool/client"
+	pb "github.com/procpool/procpool/proto/procpool/v1"
 )
 
 // bin has the programs, built once.
@@ -216,6 +217,7 @@ var (
 	family     = client.Func[int, []int]("family")
 	die        = client.Func[int, int]("die_at_3")
 	nap        = client.Func[int, int]("nap")
+	until      = client.Func[string, int]("until") // a file is there
 )
 
 func repositoryFiles(t *testing.T) (files []string, counts map[string]int) {
@@ -436,10 +438,26 @@ func TestKilledClientEndsItsPools(t *testing.T) {
 func TestSIGTERMDrains(t *testing.T) {
 	d := startDaemon(t)
 	pool := d.create("p", 1)
-	if _, err := client.Apply(t.Context(), pool, nap, 0); err != nil {
-		t.Fatal(err)
+	let := runsUntil(t, pool)
+	d.cmd.Process.Signal(syscall.SIGTERM)
+	drains(t, pool)
+	if v, err := let(); v != 1 || err != nil {
+		t.Errorf("got %d, %v; want the accepted task to end", v, err)
 	}
-	r := client.ApplyAsync(t.Context(), pool, nap, 300)
+	<-d.done
+	if d.err != nil {
+		t.Errorf("procpoold: %v", d.err)
+	}
+	if _, err := os.Stat(d.addr); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket is still there: %v", err)
+	}
+}
+
+// runsUntil has a task of the pool run until it is let.
+func runsUntil(t *testing.T, pool *client.Pool) (let func() (int, error)) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "let")
+	r := client.ApplyAsync(t.Context(), pool, until, file)
 	eventually(t, 10*time.Second, func() string {
 		info, err := pool.Info(t.Context())
 		if err != nil {
@@ -450,17 +468,23 @@ func TestSIGTERMDrains(t *testing.T) {
 		}
 		return ""
 	})
-	d.cmd.Process.Signal(syscall.SIGTERM)
-	if v, err := r.Get(t.Context()); v != 300 || err != nil {
-		t.Errorf("got %d, %v; want the accepted task to end", v, err)
+	return func() (int, error) {
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return r.Get(t.Context())
 	}
-	<-d.done
-	if d.err != nil {
-		t.Errorf("procpoold: %v", d.err)
-	}
-	if _, err := os.Stat(d.addr); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the socket is still there: %v", err)
-	}
+}
+
+// drains waits until the daemon drains: it says that the pool is closed, or nothing any more.
+func drains(t *testing.T, pool *client.Pool) {
+	t.Helper()
+	eventually(t, 10*time.Second, func() string {
+		if info, err := pool.Info(t.Context()); err == nil && info.State == pb.PoolState_POOL_STATE_OPEN {
+			return "the pool is still open"
+		}
+		return ""
+	})
 }
 
 func TestForgottenMain(t *testing.T) {

@@ -135,41 +135,28 @@ func TestTheSocketOfSystemdOutlivesTheDaemon(t *testing.T) {
 	first := m.start()
 	m.hears("READY=1")
 	pool := first.create("p", 1)
-	if _, err := client.Apply(t.Context(), pool, nap, 0); err != nil {
-		t.Fatal(err)
-	}
-	accepted := client.ApplyAsync(t.Context(), pool, nap, 300)
-	eventually(t, 10*time.Second, func() string {
-		info, err := pool.Info(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if info.Busy == 0 {
-			return "the task does not run"
-		}
-		return ""
-	})
+	let := runsUntil(t, pool)
 	first.cmd.Process.Signal(syscall.SIGTERM)
 	m.hears("STOPPING=1")
-	eventually(t, 10*time.Second, func() string { // after that it accepts nobody
-		c, err := pool.Info(t.Context())
-		if err == nil && c.GetState().String() == "POOL_STATE_OPEN" {
-			return "the pool is still open"
-		}
-		return ""
-	})
-	late := make(chan error, 1) // one slot: the test may have failed already
+	drains(t, pool)                 // after that it accepts nobody
+	came := make(chan struct{}, 10) // more connections than a client makes
+	late := make(chan error, 1)     // one slot: the test may have failed already
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
-		c, err := client.Dial(ctx, m.addr)
+		c, err := client.DialFunc(ctx, func(ctx context.Context) (net.Conn, error) {
+			conn, err := new(net.Dialer).DialContext(ctx, "unix", m.addr)
+			came <- struct{}{}
+			return conn, err
+		})
 		if err == nil {
 			_, err = c.Describe(ctx)
 			c.Close()
 		}
 		late <- err
 	}()
-	if v, err := accepted.Get(t.Context()); v != 300 || err != nil {
+	<-came
+	if v, err := let(); v != 1 || err != nil {
 		t.Errorf("got %d, %v; want the accepted task to end", v, err)
 	}
 	<-first.done

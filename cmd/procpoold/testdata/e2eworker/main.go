@@ -41,6 +41,21 @@ var (
 			return 0, ctx.Err()
 		}
 	})
+	// until ends when a file is there.
+	_ = workerproc.Func("until", func(ctx context.Context, file string) (int, error) {
+		look := time.NewTicker(5 * time.Millisecond)
+		defer look.Stop()
+		for {
+			if _, err := os.Stat(file); err == nil {
+				return 1, nil
+			}
+			select {
+			case <-look.C:
+			case <-ctx.Done():
+				return 0, ctx.Err()
+			}
+		}
+	})
 	_ = workerproc.Func("print", func(_ context.Context, lines int) (int, error) {
 		for i := range lines {
 			fmt.Println("line", i)
