@@ -244,6 +244,7 @@ func TestAnOrdinaryUserMayDivideACgroupOfTheirs(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	d.cmd.Env = append(os.Environ(), "HOME="+filepath.Dir(d.addr), "XDG_CONFIG_HOME=") // our own may be closed to them
 	within(t, dir, d.cmd)
 	d.cmd.SysProcAttr.Credential = &syscall.Credential{Uid: user, Gid: user}
 	d.start()
