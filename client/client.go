@@ -323,7 +323,8 @@ func (c *Client) Calls(ctx context.Context, pool string) ([]*pb.Call, error) {
 }
 
 // Cancel ends a call, whoever made it, or only the tasks with these indexes: waiting ones at once, running ones by their context,
-// then by SIGTERM after the cancel grace, then by SIGKILL. It does not wait for them.
+// then by SIGTERM after the cancel grace, then by SIGKILL. It does not wait for them. A call whose client has not sent all its items yet ends
+// with [ErrCancelled] as a whole.
 func (c *Client) Cancel(ctx context.Context, callID string, indexes ...uint64) error {
 	if _, err := c.controlRPC.Cancel(ctx, &pb.CancelRequest{CallId: callID, Indexes: indexes}); err != nil {
 		return c.rpcError(ctx, err, "cancel %s", callID)

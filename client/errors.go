@@ -60,6 +60,7 @@ var reasons = map[pb.Reason]error{
 	pb.Reason_REASON_CALL_EXISTS:      ErrCallExists,
 	pb.Reason_REASON_RESTARTING:       ErrRestarting,
 	pb.Reason_REASON_UNSUPPORTED:      ErrUnsupported,
+	pb.Reason_REASON_CALL_CANCELLED:   ErrCancelled,
 }
 
 // statusCodes says what a status without a Refusal means: one that gRPC itself made.

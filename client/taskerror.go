@@ -13,7 +13,8 @@ import (
 	pb "github.com/procpool/procpool/proto/procpool/v1"
 )
 
-// Kinds of a failed task, for errors.Is with a [*TaskError].
+// Kinds of a failed task, for errors.Is with a [*TaskError]. ErrCancelled is also what a call has that somebody else has cancelled with [Client.Cancel] before
+// all its items were sent.
 var (
 	ErrTask       = errors.New("task failed")    // the function returned an error or panicked
 	ErrTimeout    = errors.New("task timed out") // TaskTimeout or QueueTimeout; also context.DeadlineExceeded

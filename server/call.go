@@ -303,12 +303,12 @@ func (c *call) output(o *pb.TaskOutput, w *worker) {
 	c.waiting = true
 }
 
-// end says that nothing more will come, because of err, or because all tasks have their outcomes. A call of independent tasks ends as well
-// when its pool is closed, before its client has said that it has no more: then closed is what to tell it.
-func (c *call) end(err, closed *refusal) {
+// end says that nothing more will come, because of err, or because all tasks have their outcomes. A call that is cancelled, or whose pool ends, may
+// end before its client has said that it has no more: then cut is what to tell it, as items that are under way will have no outcome.
+func (c *call) end(err, cut *refusal) {
 	c.mu.Lock()
-	if err == nil && !c.ended && c.spec.Single {
-		err = closed // it would have sent more
+	if err == nil && !c.ended {
+		err = cut
 	}
 	c.done, c.refused = true, err
 	c.mu.Unlock()

@@ -28,6 +28,7 @@ var codeOf = map[pb.Reason]codes.Code{
 	pb.Reason_REASON_CALL_EXISTS:      codes.AlreadyExists,
 	pb.Reason_REASON_RESTARTING:       codes.FailedPrecondition,
 	pb.Reason_REASON_UNSUPPORTED:      codes.FailedPrecondition,
+	pb.Reason_REASON_CALL_CANCELLED:   codes.Canceled,
 }
 
 // refusal is an RPC that the daemon does not carry out: a sentence for people and a detail for programs.

@@ -302,13 +302,23 @@ func (p *pool) endCall(id sched.CallID, err *refusal) {
 		delete(p.byID, c.id)
 		p.server.forgetCall(c.id)
 	}
-	closed := refuse(pb.Reason_REASON_POOL_CLOSED, "pool %q has been closed and takes no new calls", p.name).of(p.name)
-	if p.server.stopping() {
-		closed = errStopping
-	}
 	p.tally.ended(c, err, p.core.State() == sched.Terminated)
 	p.callHappened(pb.WatchKind_WATCH_KIND_CALL_ENDED, c, err)
-	c.end(err, closed)
+	c.end(err, p.cut(c))
+}
+
+// cut is why a call has ended, if its client was to send more.
+func (p *pool) cut(c *call) *refusal {
+	switch {
+	case p.server.stopping():
+		return errStopping
+	case c.cancelled:
+		return refuse(pb.Reason_REASON_CALL_CANCELLED, "the call was cancelled by %s", c.cancelledBy).of(p.name)
+	case p.core.State() == sched.Terminated:
+		return refuse(pb.Reason_REASON_POOL_TERMINATED, "pool %q has been terminated", p.name).of(p.name)
+	default:
+		return refuse(pb.Reason_REASON_POOL_CLOSED, "pool %q has been closed and takes no new calls", p.name).of(p.name)
+	}
 }
 
 // refusal explains why the core refuses a call.

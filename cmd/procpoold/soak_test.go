@@ -311,6 +311,7 @@ func (s *soak) clear() {
 	for _, pid := range marked(s.mark) {
 		syscall.Kill(pid, syscall.SIGKILL)
 	}
+	_ = s.daemon.Wait() // it writes no more to its log
 	if s.t.Failed() {
 		s.t.Logf("end of the daemon's log:\n%s", s.log.Bytes()[max(0, s.log.Len()-5000):])
 	}

@@ -134,6 +134,8 @@ const (
 	Reason_REASON_RESTARTING Reason = 16
 	// This daemon cannot keep what the pool asks for, here; the message says what is missing (FAILED_PRECONDITION).
 	Reason_REASON_UNSUPPORTED Reason = 20
+	// The call was cancelled, by somebody else than its client, before it had all its items: those that came have their outcomes (CANCELLED).
+	Reason_REASON_CALL_CANCELLED Reason = 21
 )
 
 // Enum value maps for Reason.
@@ -157,6 +159,7 @@ var (
 		15: "REASON_CALL_EXISTS",
 		16: "REASON_RESTARTING",
 		20: "REASON_UNSUPPORTED",
+		21: "REASON_CALL_CANCELLED",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":      0,
@@ -177,6 +180,7 @@ var (
 		"REASON_CALL_EXISTS":      15,
 		"REASON_RESTARTING":       16,
 		"REASON_UNSUPPORTED":      20,
+		"REASON_CALL_CANCELLED":   21,
 	}
 )
 
@@ -1074,7 +1078,7 @@ const file_procpool_v1_payload_proto_rawDesc = "" +
 	"\x0fOUTCOME_TIMEOUT\x10\x03\x12\x15\n" +
 	"\x11OUTCOME_CANCELLED\x10\x04\x12\x17\n" +
 	"\x13OUTCOME_WORKER_LOST\x10\x05\x12\x14\n" +
-	"\x10OUTCOME_REJECTED\x10\x06*\xac\x03\n" +
+	"\x10OUTCOME_REJECTED\x10\x06*\xc7\x03\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13REASON_UNKNOWN_POOL\x10\x01\x12\x16\n" +
@@ -1094,7 +1098,8 @@ const file_procpool_v1_payload_proto_rawDesc = "" +
 	"\rREASON_DENIED\x10\x0e\x12\x16\n" +
 	"\x12REASON_CALL_EXISTS\x10\x0f\x12\x15\n" +
 	"\x11REASON_RESTARTING\x10\x10\x12\x16\n" +
-	"\x12REASON_UNSUPPORTED\x10\x14B;Z9github.com/procpool/procpool/proto/procpool/v1;procpoolv1b\x06proto3"
+	"\x12REASON_UNSUPPORTED\x10\x14\x12\x19\n" +
+	"\x15REASON_CALL_CANCELLED\x10\x15B;Z9github.com/procpool/procpool/proto/procpool/v1;procpoolv1b\x06proto3"
 
 var (
 	file_procpool_v1_payload_proto_rawDescOnce sync.Once

@@ -62,7 +62,8 @@ type PoolServiceClient interface {
 	// ListCalls describes the calls that have not ended.
 	ListCalls(ctx context.Context, in *ListCallsRequest, opts ...grpc.CallOption) (*ListCallsResponse, error)
 	// Map applies a function to every item. Items stream in, outcomes stream back as they are ready; both may be endless. The stream
-	// ends with OK when every item has its outcome. Cancelling the RPC cancels the call; its deadline is the call's.
+	// ends with OK when every item has its outcome, and with a Refusal when the call is cancelled, or its pool ends, before its client has
+	// sent the last one. Cancelling the RPC cancels the call; its deadline is the call's.
 	Map(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[MapRequest, MapResponse], error)
 	// ApplyAsync is many independent tasks of one function on one stream, each with an id that the caller chooses. An Apply does not
 	// wait for a Map's queue.
@@ -338,7 +339,8 @@ type PoolServiceServer interface {
 	// ListCalls describes the calls that have not ended.
 	ListCalls(context.Context, *ListCallsRequest) (*ListCallsResponse, error)
 	// Map applies a function to every item. Items stream in, outcomes stream back as they are ready; both may be endless. The stream
-	// ends with OK when every item has its outcome. Cancelling the RPC cancels the call; its deadline is the call's.
+	// ends with OK when every item has its outcome, and with a Refusal when the call is cancelled, or its pool ends, before its client has
+	// sent the last one. Cancelling the RPC cancels the call; its deadline is the call's.
 	Map(grpc.BidiStreamingServer[MapRequest, MapResponse]) error
 	// ApplyAsync is many independent tasks of one function on one stream, each with an id that the caller chooses. An Apply does not
 	// wait for a Map's queue.

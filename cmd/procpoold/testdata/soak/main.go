@@ -134,7 +134,8 @@ func (r *Report) call(pool *client.Pool) (cut bool, err error) {
 		if err != nil {
 			r.Cut++
 			switch {
-			case errors.Is(err, client.ErrUnavailable), errors.Is(err, client.ErrUnknownPool), errors.Is(err, client.ErrPoolTerminated), errors.Is(err, client.ErrBootFailure):
+			case errors.Is(err, client.ErrUnavailable), errors.Is(err, client.ErrUnknownPool), errors.Is(err, client.ErrPoolTerminated), errors.Is(err, client.ErrBootFailure),
+				errors.Is(err, client.ErrCancelled): // before all its items were sent
 				return true, nil
 			default:
 				return true, fmt.Errorf("the call ended with %w after %d of %d tasks", err, got, n)
