@@ -124,7 +124,11 @@ func TestDegradedPoolRecoversByItself(t *testing.T) {
 	}
 	began := time.Now()
 	pool.rest(t, 2)
-	t.Logf("recovery took %v, published is 2s", time.Since(began)) // the back-off after three failures, and the start of two workers
+	took := time.Since(began)
+	t.Logf("recovery took %v, published is 2s", took) // the back-off after three failures, and the start of two workers
+	if took > 40*time.Second {
+		t.Errorf("recovery took %v, more than twenty times the published 2s", took)
+	}
 	if info, err := pool.Info(t.Context()); err != nil || info.State != pb.PoolState_POOL_STATE_OPEN {
 		t.Errorf("the pool is %v, %v; want it open", info, err)
 	}

@@ -184,7 +184,7 @@ func (p *pool) rest(t *testing.T, n int) {
 // exited waits for the end of a worker whose reason contains text.
 func (p *pool) exited(t *testing.T, text string) client.WorkerExit {
 	t.Helper()
-	limit := time.After(20 * time.Second)
+	limit := time.After(patience)
 	var seen []string
 	for {
 		select {
@@ -256,12 +256,15 @@ func (before usage) back(t *testing.T) {
 	})
 }
 
+// patience is how long anything here may take at most, on a busy machine; nothing waits for it to pass.
+const patience = 2 * time.Minute
+
 // eventually waits until wrong has nothing to complain about.
 func eventually(t *testing.T, wrong func() string) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(patience)
 	for {
 		complaint := wrong()
 		if complaint == "" {

@@ -225,7 +225,7 @@ func TestSlowWatcherMissesTheOldest(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("the stream has not ended with its pool")
 	}
 	if dropped == 0 || begun == 0 || begun+dropped/2 < calls*9/10 || last != "WATCH_KIND_POOL_ENDED" {

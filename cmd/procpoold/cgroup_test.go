@@ -53,7 +53,7 @@ func newCgroup(t *testing.T) string {
 		if err := os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0); err != nil {
 			t.Error(err)
 		}
-		eventually(t, 10*time.Second, func() string {
+		eventually(t, patience, func() string {
 			for _, below := range slices.Backward(tree(t, dir)) {
 				if err := syscall.Rmdir(below); err != nil && !errors.Is(err, os.ErrNotExist) {
 					return fmt.Sprintf("%s: %v", below, err)
@@ -209,7 +209,7 @@ func TestEachWorkerHasACgroupWhereThatIsDelegated(t *testing.T) {
 	if err := pool.Terminate(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 10*time.Second, func() string {
+	eventually(t, patience, func() string {
 		places := slices.DeleteFunc(below(t, dir), func(name string) bool { return name == "supervisor" })
 		if len(places) != 1 || len(below(t, filepath.Join(dir, places[0]))) != 0 {
 			return fmt.Sprintf("when the pool has ended there is %v", tree(t, dir))
@@ -320,7 +320,7 @@ func TestADaemonRemovesTheCgroupsOfOneThatWasKilled(t *testing.T) {
 	living := startWithin(t, filepath.Join(dir, "supervisor"))
 	livingPool := living.create("p", 1)
 	w := living.worker(livingPool)
-	eventually(t, 10*time.Second, gone([]int{pid}))
+	eventually(t, patience, gone([]int{pid}))
 	third := startWithin(t, filepath.Join(dir, "supervisor")) // which lets the second one be
 	third.worker(third.create("p", 1))
 	if got := below(t, dir); len(left) != 3 || len(got) != 4 || !slices.Contains(got, "procpool-stranger") {
@@ -379,7 +379,7 @@ func TestSomebodyMayNameTheCgroup(t *testing.T) {
 	}
 	pid := escape(t, pool)
 	syscall.Kill(int(w.Pid), syscall.SIGKILL)
-	eventually(t, 10*time.Second, gone([]int{pid}))
+	eventually(t, patience, gone([]int{pid}))
 
 	for path, says := range map[string]string{
 		t.TempDir():                           "is not in a file system of cgroups",
@@ -421,7 +421,7 @@ func TestACgroupWithOthersInItHasNoControllers(t *testing.T) {
 	}
 	pid := escape(t, pool)
 	syscall.Kill(int(w.Pid), syscall.SIGKILL)
-	eventually(t, 10*time.Second, gone([]int{pid}))
+	eventually(t, patience, gone([]int{pid}))
 }
 
 func TestAnEmbeddedDaemonDividesItsCgroupToo(t *testing.T) {
@@ -597,7 +597,7 @@ func TestTheDaemonKeepsTheMemoryLimitWithoutCgroups(t *testing.T) {
 				t.Errorf("the error says %q", err)
 			}
 			if function == "brood" && first > 0 {
-				eventually(t, 10*time.Second, gone([]int{first}))
+				eventually(t, patience, gone([]int{first}))
 			}
 			t.Logf("after %v: %v", time.Since(begun), err)
 			if v, err := client.Apply(t.Context(), pool, nap, 1); v != 1 || err != nil {

@@ -132,7 +132,7 @@ func newShell(t *testing.T, d *daemon) (run func(command string) (stdout, stderr
 			t.Fatal(err)
 		}
 		if background { // it makes a call
-			eventually(t, 10*time.Second, func() string {
+			eventually(t, patience, func() string {
 				if calls, _, _ := d.run("procpool", "calls", "-o", "json"); calls == "[]\n" {
 					return "there is no call yet"
 				}

@@ -19,7 +19,7 @@ import (
 // guardianOf is the guardian of a daemon, once it has one.
 func guardianOf(t *testing.T, daemon int) (pid int) {
 	t.Helper()
-	eventually(t, 10*time.Second, func() string {
+	eventually(t, patience, func() string {
 		list, err := filepath.Glob("/proc/[0-9]*/cmdline")
 		if err != nil {
 			t.Fatal(err)
@@ -48,7 +48,7 @@ func TestKilledDaemonLeavesNoProcessWhateverItsWorkersDo(t *testing.T) {
 			for range workers {
 				client.ApplyAsync(t.Context(), pool, client.Func[int, int]("spin"), 0)
 			}
-			eventually(t, 10*time.Second, func() string {
+			eventually(t, patience, func() string {
 				if info, err := pool.Info(t.Context()); err != nil || int(info.Busy) < len(workers) {
 					return fmt.Sprintf("%d workers are busy, %v", info.GetBusy(), err)
 				}

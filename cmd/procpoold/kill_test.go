@@ -54,7 +54,7 @@ func TestAKilledWorkerIsReportedWithWhatItDid(t *testing.T) {
 
 	r := client.ApplyAsync(t.Context(), pool, spin, 0)
 	var call *pb.Call
-	eventually(t, 10*time.Second, func() string {
+	eventually(t, patience, func() string {
 		calls, err := c.Calls(t.Context(), "p")
 		if err != nil {
 			t.Fatal(err)

@@ -37,7 +37,7 @@ func (d *daemon) follow(pool string) *follower {
 // until reads news until want is content with one of them.
 func (f *follower) until(t *testing.T, what string, want func(n client.News) bool) {
 	t.Helper()
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(patience)
 	for {
 		select {
 		case n, ok := <-f.news:
@@ -56,7 +56,7 @@ func (f *follower) until(t *testing.T, what string, want func(n client.News) boo
 // ends waits for the end of the news, which is no error.
 func (f *follower) ends(t *testing.T, with string) {
 	t.Helper()
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(patience)
 	for {
 		select {
 		case _, ok := <-f.news:
@@ -196,7 +196,7 @@ func TestLogsOfAnOpenedPool(t *testing.T) {
 		if line != "line 0" {
 			t.Errorf("the opener got %q", line)
 		}
-	case <-time.After(30 * time.Second):
+	case <-time.After(patience):
 		t.Error("the opener got nothing")
 	}
 	for n, err := range d.dial().Logs(t.Context(), "mine", -1) {

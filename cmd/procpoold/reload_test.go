@@ -43,7 +43,7 @@ func (c *configured) reload() { c.cmd.Process.Signal(syscall.SIGHUP) }
 // pools waits until the pools are these, as "NAME WORKERS GENERATION STATE" each.
 func (c *configured) pools(cl *client.Client, want ...string) {
 	c.t.Helper()
-	eventually(c.t, 20*time.Second, func() string {
+	eventually(c.t, patience, func() string {
 		list, err := cl.Pools(c.t.Context())
 		if err != nil {
 			c.t.Fatal(err)
@@ -95,7 +95,7 @@ func TestReloadMakesChangesAndDrainsPools(t *testing.T) {
 		t.Fatal(err)
 	}
 	napping := client.ApplyAsync(t.Context(), b, nap, 600_000)
-	eventually(t, 10*time.Second, func() string {
+	eventually(t, patience, func() string {
 		if info, err := c.Pools(t.Context()); err != nil || info[1].Busy != 1 {
 			return fmt.Sprintf("b does not work yet: %v %v", info, err)
 		}

@@ -121,7 +121,7 @@ func TestLogForTheJournal(t *testing.T) {
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, 10*time.Second, func() string {
+			eventually(t, patience, func() string {
 				if b, _ := os.ReadFile(log.Name()); !strings.Contains(string(b), "serving") {
 					return "it does not serve"
 				}

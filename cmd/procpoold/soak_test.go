@@ -176,7 +176,7 @@ func (s *soak) start() {
 	if err := s.daemon.Start(); err != nil {
 		s.t.Fatal(err)
 	}
-	eventually(s.t, 20*time.Second, func() (wrong string) {
+	eventually(s.t, patience, func() (wrong string) {
 		c, err := client.Dial(s.t.Context(), s.addr)
 		if err != nil {
 			return err.Error()
@@ -193,7 +193,7 @@ func (s *soak) start() {
 // rest waits until the daemon has nothing but its idle workers.
 func (s *soak) rest() {
 	s.t.Helper()
-	eventually(s.t, 40*time.Second, func() string {
+	eventually(s.t, patience, func() string {
 		pools, err := s.control.Pools(s.t.Context())
 		if err != nil {
 			s.t.Fatal(err)
@@ -217,7 +217,7 @@ func (s *soak) usage() (u usage) {
 	s.t.Helper()
 	proc := fmt.Sprintf("/proc/%d", s.daemon.Process.Pid)
 	same := 0
-	eventually(s.t, 20*time.Second, func() string {
+	eventually(s.t, patience, func() string {
 		files, err := os.ReadDir(proc + "/fd")
 		if err != nil {
 			s.t.Fatal(err)

@@ -17,7 +17,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 	"unsafe"
 
 	"github.com/procpool/procpool/client"
@@ -187,7 +186,7 @@ func (s *premises) start(t *testing.T, args ...string) *daemon {
 			t.Logf("log of procpoold:\n%s", d.log)
 		}
 	})
-	eventually(t, 10*time.Second, func() string {
+	eventually(t, patience, func() string {
 		select {
 		case <-d.done:
 			t.Fatalf("procpoold has ended: %v\n%s", d.err, d.log)
@@ -354,7 +353,7 @@ func TestSystemModeHidesTheCallsOfOthers(t *testing.T) {
 	list := func(who *person) (*pb.Call, *pb.Worker) {
 		var call *pb.Call
 		var worker *pb.Worker
-		eventually(t, 10*time.Second, func() string {
+		eventually(t, patience, func() string {
 			c := who.rpc(t, d)
 			calls, err := c.ListCalls(t.Context(), &pb.ListCallsRequest{})
 			if err != nil {
@@ -493,7 +492,7 @@ func TestSystemModeKeepsWhatWorkersSayForItsOwner(t *testing.T) {
 	}
 
 	for _, who := range []*person{operator, root} {
-		eventually(t, 10*time.Second, func() string {
+		eventually(t, patience, func() string {
 			all := news(t, who, d)
 			for _, want := range []string{"words of anna", "words of bert", "last words of bert", "exit status 3"} {
 				if !strings.Contains(all, want) {

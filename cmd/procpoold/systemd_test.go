@@ -76,7 +76,7 @@ func (m *manager) start(args ...string) *daemon {
 // hears waits for a line of news that begins so, after those that it has heard.
 func (m *manager) hears(begin string) string {
 	m.t.Helper()
-	m.news.SetReadDeadline(time.Now().Add(20 * time.Second))
+	m.news.SetReadDeadline(time.Now().Add(patience))
 	buf := make([]byte, 4096)
 	for {
 		for len(m.seen) > 0 {

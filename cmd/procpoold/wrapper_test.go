@@ -33,7 +33,7 @@ func TestAWrapperThatStaysChangesNoOutcome(t *testing.T) {
 	if _, err := client.Apply(t.Context(), pool, client.Func[int, int]("spin"), 0, client.TaskTimeout(100*time.Millisecond)); !errors.Is(err, client.ErrTimeout) {
 		t.Errorf("a task that hangs: got %v", err)
 	}
-	eventually(t, 10*time.Second, gone(pids))
+	eventually(t, patience, gone(pids))
 	if v, err := client.Apply(t.Context(), pool, nap, 1); v != 1 || err != nil {
 		t.Errorf("afterwards: got %d, %v", v, err)
 	}
@@ -41,7 +41,7 @@ func TestAWrapperThatStaysChangesNoOutcome(t *testing.T) {
 	if err := pool.Terminate(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 10*time.Second, gone(pids))
+	eventually(t, patience, gone(pids))
 }
 
 func TestAWorkerOfAgeIsReplacedBetweenTasks(t *testing.T) {
