@@ -96,7 +96,7 @@ func (row badTask) amongGoodOnes(t *testing.T) (took time.Duration) {
 	before := used(t)
 	tasks := good(30)
 	tasks[17] = bad
-	began, seen := time.Now(), 0
+	began, seen, late := time.Now(), 0, false
 	for out, err := range client.IMapUnordered(t.Context(), pool.Pool, do, slices.Values(tasks), row.limits...) {
 		if err != nil {
 			t.Fatal(err)
@@ -106,6 +106,9 @@ func (row badTask) amongGoodOnes(t *testing.T) (took time.Duration) {
 			took = time.Since(began)
 		}
 		switch {
+		case out.Index != 17 && row.limits != nil && errors.Is(out.Err, client.ErrTimeout): // the limit is that of all of them
+			t.Logf("task %d, which harms nobody, was late: %v", out.Index, out.Err)
+			late = true
 		case out.Index != 17 || row.want == nil:
 			if want := strings.ToUpper(tasks[out.Index]); out.Value != want || out.Err != nil || out.Attempt != 1 {
 				t.Errorf("task %d has %.40q, %v after %d attempts, want %q after one", out.Index, out.Value, out.Err, out.Attempt, want)
@@ -128,6 +131,9 @@ func (row badTask) amongGoodOnes(t *testing.T) (took time.Duration) {
 		pool.killEscaped(t) // what has left its session is out of reach, as the README says
 	}
 	before.back(t)
+	if late {
+		return time.Since(began) + 20*row.within // as late as what is too late: only a busy machine excuses it
+	}
 	return took
 }
 
