@@ -112,7 +112,7 @@ func (m *mapping) call(ctx context.Context, pool *client.Pool, fn poolFunction, 
 		}
 		m.progress.inputEnded()
 	}
-	w := newResultWriter(m.screen.out(), m.options, fn.encoding)
+	w := newResultWriter(m.screen.Out(), m.options, fn.encoding)
 	w.end = end
 	return runAll(ctx, m, pool, fn, inputs, w, client.Label("procpool map"))
 }

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/procpool/procpool/cmd/procpool/internal/screen"
 )
 
 // ended is how an item ended, as it is shown.
@@ -29,7 +31,7 @@ type layout interface {
 
 // blocks writes the output of a command as one block when it has ended.
 type blocks struct {
-	screen *screen
+	screen *screen.Screen
 	tag    bool
 
 	budget  atomic.Int64
@@ -84,9 +86,9 @@ func (b *blocks) end(e *ended) error {
 		defer p.close()
 	}
 	for i, tail := range []text{e.Result.Stdout, e.Result.Stderr} {
-		w := b.screen.out()
+		w := b.screen.Out()
 		if i == 1 {
-			w = b.screen.err()
+			w = b.screen.Err()
 		}
 		if b.tag {
 			w = &tagger{w: w, tag: tagOf(e.Job), atStart: true}
@@ -110,7 +112,7 @@ const maxLine = 1 << 20
 
 // live writes output as it comes: by line, or by whatever piece the command wrote.
 type live struct {
-	screen *screen
+	screen *screen.Screen
 	tag    bool
 	lines  bool
 
@@ -180,9 +182,9 @@ func (l *live) end(e *ended) error {
 
 func (l *live) to(stream int) io.Writer {
 	if stream == 2 {
-		return l.screen.err()
+		return l.screen.Err()
 	}
-	return l.screen.out()
+	return l.screen.Out()
 }
 
 func (l *live) write(stream int, j *job, ln *line, b []byte) error {
@@ -256,5 +258,5 @@ func (o *objects) end(e *ended) error {
 			*dst = whole.Bytes()
 		}
 	}
-	return writeJSONLine(o.screen.out(), obj)
+	return writeJSONLine(o.screen.Out(), obj)
 }

@@ -5,11 +5,13 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/procpool/procpool/cmd/procpool/internal/screen"
 )
 
-func newTestScreen() (s *screen, stdout, stderr *bytes.Buffer) {
+func newTestScreen() (s *screen.Screen, stdout, stderr *bytes.Buffer) {
 	stdout, stderr = &bytes.Buffer{}, &bytes.Buffer{}
-	return &screen{stdout: stdout, stderr: stderr}, stdout, stderr
+	return &screen.Screen{Stdout: stdout, Stderr: stderr}, stdout, stderr
 }
 
 // play gives a layout the pieces and ends of a script: "index stream piece", or "index end stdout stderr".
@@ -35,21 +37,23 @@ func TestLayouts(t *testing.T) {
 	mixed := [][]string{{"0", "1", "a\nb"}, {"1", "1", "x\ny"}, {"0", "2", "oops\n"}, {"1", "end", "y\nz", ""}, {"0", "end", "b\n", "end"}}
 	for _, c := range []struct {
 		name           string
-		layout         func(*screen) layout
+		layout         func(*screen.Screen) layout
 		stdout, stderr string
 	}{
-		{"blocks", func(s *screen) layout { return &blocks{screen: s, pending: map[int]*spooled{}} }, "x\nyy\nza\nbb\n", "oops\nend"},
+		{"blocks", func(s *screen.Screen) layout { return &blocks{screen: s, pending: map[int]*spooled{}} }, "x\nyy\nza\nbb\n", "oops\nend"},
 		{
-			"blocks with tags", func(s *screen) layout { return &blocks{screen: s, tag: true, pending: map[int]*spooled{}} },
+			"blocks with tags", func(s *screen.Screen) layout { return &blocks{screen: s, tag: true, pending: map[int]*spooled{}} },
 			"one\tx\none\tyy\none\tzzero\ta\nzero\tbb\n", "zero\toops\nzero\tend",
 		},
-		{"pieces", func(s *screen) layout { return &live{screen: s} }, "a\nbx\nyy\nzb\n", "oops\nend"},
+		{"pieces", func(s *screen.Screen) layout { return &live{screen: s} }, "a\nbx\nyy\nzb\n", "oops\nend"},
 		{
-			"lines", func(s *screen) layout { return &live{screen: s, lines: true, pending: map[lineKey]*line{}} },
+			"lines", func(s *screen.Screen) layout { return &live{screen: s, lines: true, pending: map[lineKey]*line{}} },
 			"a\nx\nyy\nz\nbb\n", "oops\nend\n",
 		},
 		{
-			"lines with tags", func(s *screen) layout { return &live{screen: s, lines: true, tag: true, pending: map[lineKey]*line{}} },
+			"lines with tags", func(s *screen.Screen) layout {
+				return &live{screen: s, lines: true, tag: true, pending: map[lineKey]*line{}}
+			},
 			"zero\ta\none\tx\none\tyy\none\tz\nzero\tbb\n", "zero\toops\nzero\tend\n",
 		},
 	} {
@@ -123,17 +127,6 @@ func TestAnEndlessLineDoesNotFillMemory(t *testing.T) {
 	}
 	if n := strings.Count(stdout.String(), "zero\t"); n != 1 {
 		t.Errorf("the line has %d tags, want 1", n)
-	}
-}
-
-func TestBarStandsBelowWhatIsSaid(t *testing.T) {
-	t.Parallel()
-	s, _, stderr := newTestScreen()
-	s.show("half")
-	s.say("a word")
-	s.show("")
-	if got, want := stderr.String(), "\r\x1b[Khalf\r\x1b[Kprocpool: a word\n\r\x1b[Khalf\r\x1b[K"; got != want {
-		t.Errorf("got %q, want %q", got, want)
 	}
 }
 

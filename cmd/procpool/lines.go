@@ -13,6 +13,7 @@ import (
 
 	"github.com/procpool/procpool/client"
 	"github.com/procpool/procpool/client/local"
+	"github.com/procpool/procpool/cmd/procpool/internal/screen"
 	"github.com/procpool/procpool/proto/payload"
 	"github.com/procpool/procpool/workerproc/lines"
 )
@@ -110,10 +111,10 @@ func (m *mapping) runLines(ctx context.Context, command []string) error {
 }
 
 // lineOutput shows what line programs write to stderr, as it comes; advice that several of them get is given once.
-func lineOutput(s *screen) func(client.WorkerOutput) {
+func lineOutput(s *screen.Screen) func(client.WorkerOutput) {
 	var advice sync.Once
 	return func(o client.WorkerOutput) {
-		write := func() { fmt.Fprintf(s.err(), "%s\n", o.Line) }
+		write := func() { fmt.Fprintf(s.Err(), "%s\n", o.Line) }
 		if strings.HasPrefix(string(o.Line), lines.Advice) {
 			advice.Do(write)
 			return

@@ -17,6 +17,7 @@ import (
 	"github.com/procpool/procpool/client"
 	"github.com/procpool/procpool/cmd/procpool/internal/bench"
 	"github.com/procpool/procpool/cmd/procpool/internal/look"
+	"github.com/procpool/procpool/cmd/procpool/internal/screen"
 	"github.com/procpool/procpool/workerproc"
 	"github.com/procpool/procpool/workerproc/lines"
 )
@@ -177,13 +178,13 @@ With a running procpoold it makes pools, runs their functions, and shows what go
 // newBenchCommands are those of bench, as a part of this program.
 func newBenchCommands(g *globals) []*cobra.Command {
 	return bench.Commands(func() bench.Host {
-		s := newScreen()
+		s := screen.New()
 		return bench.Host{
 			Addr: g.addr,
-			Say:  func(problem string) { s.say("%s", problem) },
+			Say:  func(problem string) { s.Say("%s", problem) },
 			Show: func(doing string) {
-				if s.width > 0 {
-					s.show(shorten(doing, s.width-1))
+				if s.Width > 0 {
+					s.Show(screen.Shorten(doing, s.Width-1))
 				}
 			},
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/procpool/procpool/cmd/procpool/internal/records"
+	"github.com/procpool/procpool/cmd/procpool/internal/screen"
 )
 
 const mapHelp = `Map runs a command once for every item, several at a time, in worker processes of its own. In the command {} stands for the item; without
@@ -218,7 +219,7 @@ func (o *mapOptions) check(command []string, changed func(string) bool) (err err
 }
 
 // gate is what the commands of a run pass before they begin.
-func (o *mapOptions) gate(workers int, s *screen) *gate {
+func (o *mapOptions) gate(workers int, s *screen.Screen) *gate {
 	g := newGate(workers)
 	switch {
 	case o.halt.of != "" || o.delay > 0 || o.memory > 0 || o.timeout.percent > 0: // each begins when it is let in, and no sooner
@@ -232,13 +233,13 @@ func (o *mapOptions) gate(workers int, s *screen) *gate {
 	}
 	g.delay, g.memory, g.available = time.Duration(o.delay), o.memory, availableMemory
 	g.waiting = func(available int64) {
-		s.say("waiting for memory: %s available, --memfree %s", formatBytes(available), o.memFree)
+		s.Say("waiting for memory: %s available, --memfree %s", formatBytes(available), o.memFree)
 	}
 	return g
 }
 
 // open finds the items.
-func (o *mapOptions) open(ctx context.Context, list []string, given bool, s *screen) (*items, error) {
+func (o *mapOptions) open(ctx context.Context, list []string, given bool, s *screen.Screen) (*items, error) {
 	name := "-"
 	if len(o.files) > 0 {
 		name = o.files[0]
@@ -252,12 +253,12 @@ func (o *mapOptions) open(ctx context.Context, list []string, given bool, s *scr
 		return nil, fmt.Errorf("-0 and --delimiter are for items from -a or stdin, not for those after %q", separator)
 	case given:
 		if len(list) == 0 {
-			s.say("no items after %s: nothing to do", separator)
+			s.Say("no items after %s: nothing to do", separator)
 		}
 		return listItems(list).each(max(o.perCommand, 1)), nil
 	}
-	if name == "-" && terminalWidth(os.Stdin) > 0 {
-		s.say("reading items from the terminal, one per line; Ctrl-D ends them (or give them after %s)", separator)
+	if name == "-" && screen.TerminalWidth(os.Stdin) > 0 {
+		s.Say("reading items from the terminal, one per line; Ctrl-D ends them (or give them after %s)", separator)
 	}
 	if o.pipe {
 		return openBlocks(ctx, name, o.cutter())
@@ -298,8 +299,8 @@ func runMap(ctx context.Context, g *globals, o *mapOptions, changed func(string)
 	if err := o.check(command, changed); err != nil {
 		return err
 	}
-	s := newScreen()
-	s.wantsBar = s.wantsBar || (o.bar && s.width > 0)
+	s := screen.New()
+	s.WantsBar = s.WantsBar || (o.bar && s.Width > 0)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	if len(command) > 0 && !o.dryRun {
@@ -307,7 +308,7 @@ func runMap(ctx context.Context, g *globals, o *mapOptions, changed func(string)
 			return err
 		}
 		if hint := shellSyntax(command); hint != "" {
-			s.say("%s", hint)
+			s.Say("%s", hint)
 		}
 	}
 	in, err := o.open(ctx, list, given, s)

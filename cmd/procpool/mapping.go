@@ -15,12 +15,13 @@ import (
 
 	"github.com/procpool/procpool/client"
 	"github.com/procpool/procpool/client/local"
+	"github.com/procpool/procpool/cmd/procpool/internal/screen"
 	pb "github.com/procpool/procpool/proto/procpool/v1"
 )
 
 // mapping is one run of map.
 type mapping struct {
-	screen   *screen
+	screen   *screen.Screen
 	options  *mapOptions
 	in       *items
 	progress *progress
@@ -114,7 +115,7 @@ func (m *mapping) runCommands(ctx context.Context, argv []string) (err error) {
 		m.progress.inputEnded()
 	}
 	w := commandWriter{mapping: m, layout: out, closeAll: flush}
-	err = runAll(ctx, m, pool, runCommand, inputs, w, client.ChunkSize(1), client.Linger(commandLinger), client.TaskOutput(m.pieces(out)), client.Label(shorten("map "+argv[0], 60)))
+	err = runAll(ctx, m, pool, runCommand, inputs, w, client.ChunkSize(1), client.Linger(commandLinger), client.TaskOutput(m.pieces(out)), client.Label(screen.Shorten("map "+argv[0], 60)))
 	return errors.Join(err, pool.Terminate())
 }
 
@@ -204,7 +205,7 @@ func (m *mapping) outputs(t *template) (out layout, flush func() error, err erro
 
 // workerOutput shows what a worker itself writes: it is a crash, or ought not to be there.
 func (m *mapping) workerOutput(o client.WorkerOutput) {
-	fmt.Fprintf(m.screen.err(), "procpool: %s: %s\n", o.Worker, o.Line)
+	fmt.Fprintf(m.screen.Err(), "procpool: %s: %s\n", o.Worker, o.Line)
 }
 
 // pieces gives the output of running commands to out.
@@ -235,7 +236,7 @@ func runAll[A, R any](ctx context.Context, m *mapping, pool *client.Pool, fn cli
 	watching, stop := context.WithCancel(ctx)
 	defer stop()
 	var watcher sync.WaitGroup
-	if m.screen.width > 0 {
+	if m.screen.Width > 0 {
 		watcher.Go(func() { m.progress.watch(watching, m.screen) })
 	}
 	opts = append(opts, client.TaskTimeout(m.options.timeout.fixed), client.MaxAttempts(max(m.options.retries, 1)),
@@ -300,18 +301,18 @@ func (m *mapping) conclude(ctx context.Context, err error) error {
 	}
 	slices.SortFunc(m.failures, func(a, b failure) int { return a.seq - b.seq })
 	for _, f := range m.failures {
-		m.screen.say("%s", f.text)
+		m.screen.Say("%s", f.text)
 	}
 	var interrupted signalError
 	switch {
 	case errors.As(context.Cause(ctx), &interrupted):
-		m.screen.say("%v: %d items done, %d of them failed", interrupted, done, failed)
+		m.screen.Say("%v: %d items done, %d of them failed", interrupted, done, failed)
 	case m.halted:
-		m.screen.say("%v: %d items done, %d of them failed", haltedError{m.options.halt}, done, failed)
+		m.screen.Say("%v: %d items done, %d of them failed", haltedError{m.options.halt}, done, failed)
 	case failed > 0 && total >= 0:
-		m.screen.say("%d of %d failed", failed, total)
+		m.screen.Say("%d of %d failed", failed, total)
 	case failed > 0:
-		m.screen.say("%d failed of %d done", failed, done)
+		m.screen.Say("%d failed of %d done", failed, done)
 	}
 	switch {
 	case m.halted && (err == nil || errors.As(context.Cause(ctx), new(haltedError))):

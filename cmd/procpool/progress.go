@@ -4,8 +4,11 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
+
+	"github.com/procpool/procpool/cmd/procpool/internal/screen"
 )
 
 const (
@@ -41,7 +44,7 @@ func (it *pendingItem) String() string {
 	if it.job.Block != nil {
 		return fmt.Sprintf("block %d", it.job.Seq)
 	}
-	return fmt.Sprintf("item %d (%s)", it.job.Seq, shorten(it.job.name(), 60))
+	return fmt.Sprintf("item %d (%s)", it.job.Seq, screen.Shorten(it.job.name(), 60))
 }
 
 func newProgress(total, workers int, now time.Time) *progress {
@@ -178,10 +181,10 @@ func (p *progress) longest() *pendingItem {
 }
 
 // watch shows the progress on a terminal until ctx is done.
-func (p *progress) watch(ctx context.Context, s *screen) {
+func (p *progress) watch(ctx context.Context, s *screen.Screen) {
 	ticker := time.NewTicker(200 * time.Millisecond)
 	defer ticker.Stop()
-	defer s.show("")
+	defer s.Show("")
 	said := ""
 	for {
 		select {
@@ -189,19 +192,43 @@ func (p *progress) watch(ctx context.Context, s *screen) {
 			return
 		case now := <-ticker.C:
 			stalled := p.stalled(now)
-			if !s.wantsBar {
+			if !s.WantsBar {
 				if stalled != "" && said == "" {
-					s.say("%s", stalled) // once per stall: a terminal that shows results too is not to be filled
+					s.Say("%s", stalled) // once per stall: a terminal that shows results too is not to be filled
 				}
 				said = stalled
 				continue
 			}
 			done, failed, total := p.counts()
-			line := progressLine(s.width, done, total, failed, now.Sub(p.start))
+			line := progressLine(s.Width, done, total, failed, now.Sub(p.start))
 			if note := cmp.Or(stalled, p.oldest(now)); note != "" {
-				line = shorten(line+"; "+note, s.width-1)
+				line = screen.Shorten(line+"; "+note, s.Width-1)
 			}
-			s.show(line)
+			s.Show(line)
 		}
 	}
+}
+
+// progressLine is the bar for width columns: what is done of how many (-1: not known yet), how many failed, and how long it takes.
+func progressLine(width, done, total, failed int, elapsed time.Duration) string {
+	counts := fmt.Sprintf(" %d", done)
+	if total >= 0 {
+		counts = fmt.Sprintf(" %d/%d", done, total)
+	}
+	if failed > 0 {
+		counts += fmt.Sprintf(", %d failed", failed)
+	}
+	if rate := float64(done) / elapsed.Seconds(); elapsed > time.Second && done > 0 {
+		counts += fmt.Sprintf(", %.3g/s", rate)
+		if total > done {
+			left := time.Duration(float64(total-done) / rate * float64(time.Second))
+			counts += fmt.Sprintf(", %v left", left.Round(time.Second))
+		}
+	}
+	if room := min(width-len(counts)-3, 40); total > 0 && room >= 5 {
+		full := room * done / total
+		return "[" + strings.Repeat("#", full) + strings.Repeat("-", room-full) + "]" + counts
+	}
+	counts = strings.TrimPrefix(counts, " ")
+	return counts[:min(len(counts), max(width-1, 0))]
 }
