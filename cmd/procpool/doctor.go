@@ -13,6 +13,7 @@ import (
 
 	"github.com/procpool/procpool/client"
 	"github.com/procpool/procpool/client/local"
+	"github.com/procpool/procpool/cmd/procpool/internal/exit"
 	pb "github.com/procpool/procpool/proto/procpool/v1"
 )
 
@@ -49,7 +50,7 @@ Exit status: 0, or 1 if something is missing without which procpool should not b
 			}
 			for _, g := range d.GetGuarantees() {
 				if g.GetEssential() && !g.GetActive() {
-					return statusError(1)
+					return exit.StatusError(1)
 				}
 			}
 			return nil

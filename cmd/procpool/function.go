@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/procpool/procpool/client"
+	"github.com/procpool/procpool/cmd/procpool/internal/exit"
 	"github.com/procpool/procpool/proto/payload"
 	pb "github.com/procpool/procpool/proto/procpool/v1"
 )
@@ -244,7 +245,7 @@ Exit status: 0; 1: the task failed; 255: procpool itself failed; 130: interrupte
 			switch {
 			case errors.As(err, &failed):
 				fmt.Fprintln(cmd.ErrOrStderr(), "procpool:", err)
-				return statusError(1)
+				return exit.StatusError(1)
 			case err != nil:
 				return err
 			}

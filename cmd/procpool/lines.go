@@ -13,6 +13,7 @@ import (
 
 	"github.com/procpool/procpool/client"
 	"github.com/procpool/procpool/client/local"
+	"github.com/procpool/procpool/cmd/procpool/internal/exit"
 	"github.com/procpool/procpool/cmd/procpool/internal/screen"
 	"github.com/procpool/procpool/proto/payload"
 	"github.com/procpool/procpool/workerproc/lines"
@@ -103,7 +104,7 @@ func (m *mapping) runLines(ctx context.Context, command []string) error {
 		return err
 	}
 	err = m.call(ctx, pool, fn, end)
-	var failed statusError
+	var failed exit.StatusError
 	if err == nil || errors.As(err, &failed) { // the programs see the end of their input
 		err = errors.Join(err, pool.Close(), pool.Join(ctx))
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/procpool/procpool/client"
 	"github.com/procpool/procpool/cmd/procpool/internal/bench"
+	"github.com/procpool/procpool/cmd/procpool/internal/exit"
 	"github.com/procpool/procpool/cmd/procpool/internal/look"
 	"github.com/procpool/procpool/cmd/procpool/internal/screen"
 	"github.com/procpool/procpool/workerproc"
@@ -28,30 +29,9 @@ func main() {
 	os.Exit(run(os.Args[1:]))
 }
 
-// Exit statuses, beside the number of failed items from 1 to 100 and 128 plus the number of a signal.
-const (
-	statusManyFailed = 101 // more than 100 items failed
-	// 124: see statusTimeout
-	statusFailure = 255 // procpool itself failed, or was called wrongly
-)
-
-// statusError is an error that has been reported already.
-type statusError int
-
-func (s statusError) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
-
-// failedItems is the exit status for so many failed items.
-func failedItems(n int) error {
-	if n == 0 {
-		return nil
-	}
-	return statusError(min(n, statusManyFailed))
-}
-
-// signalError is the cause of a context that a signal has ended.
-type signalError struct{ signal syscall.Signal }
-
-func (e signalError) Error() string { return e.signal.String() }
+// statusFailure is the exit status when procpool itself failed, or was called wrongly. The others are the number of failed items (exit.Failed), 124
+// (statusTimeout), and 128 plus the number of a signal.
+const statusFailure = 255
 
 func run(args []string) int {
 	ctx, stop := withSignals(context.Background())
@@ -60,11 +40,11 @@ func run(args []string) int {
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 
-	var interrupted signalError
-	var status statusError
+	var interrupted exit.SignalError
+	var status exit.StatusError
 	switch {
 	case errors.As(context.Cause(ctx), &interrupted):
-		return 128 + int(interrupted.signal)
+		return 128 + int(interrupted.Signal)
 	case err == nil:
 		return 0
 	case errors.As(err, &status):
@@ -81,7 +61,7 @@ func run(args []string) int {
 // oneLine keeps a joined error on one line.
 func oneLine(err error) string { return strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ") }
 
-// withSignals is a context that ends at the first SIGINT, SIGTERM or SIGHUP, with a signalError as its cause. The second one ends the process at
+// withSignals is a context that ends at the first SIGINT, SIGTERM or SIGHUP, with an exit.SignalError as its cause. The second one ends the process at
 // once; its workers go with it.
 func withSignals(parent context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(parent)
@@ -97,7 +77,7 @@ func withSignals(parent context.Context) (context.Context, func()) {
 	go func() {
 		select {
 		case s := <-signals:
-			cancel(signalError{s.(syscall.Signal)})
+			cancel(exit.SignalError{Signal: s.(syscall.Signal)})
 		case <-done:
 			return
 		}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/procpool/procpool/client"
 	"github.com/procpool/procpool/client/local"
+	"github.com/procpool/procpool/cmd/procpool/internal/exit"
 	"github.com/procpool/procpool/cmd/procpool/internal/screen"
 	pb "github.com/procpool/procpool/proto/procpool/v1"
 )
@@ -303,7 +304,7 @@ func (m *mapping) conclude(ctx context.Context, err error) error {
 	for _, f := range m.failures {
 		m.screen.Say("%s", f.text)
 	}
-	var interrupted signalError
+	var interrupted exit.SignalError
 	switch {
 	case errors.As(context.Cause(ctx), &interrupted):
 		m.screen.Say("%v: %d items done, %d of them failed", interrupted, done, failed)
@@ -322,7 +323,7 @@ func (m *mapping) conclude(ctx context.Context, err error) error {
 	case err != nil:
 		return err
 	}
-	return failedItems(failed)
+	return exit.Failed(failed)
 }
 
 // reasonOf is why an item failed, without its index.

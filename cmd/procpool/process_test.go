@@ -20,6 +20,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/procpool/procpool/cmd/procpool/internal/exit"
 )
 
 // asProgram makes the test binary the program itself: with it in the environment, TestMain runs main, also in its workers.
@@ -201,8 +203,8 @@ func TestMapCountsManyFailures(t *testing.T) {
 	cmd.Stdin = strings.NewReader(strings.Repeat("x\n", 150))
 	r := finish(t, cmd)
 	lines := strings.Split(strings.TrimSpace(r.stderr), "\n")
-	if r.status != statusManyFailed || len(lines) != shownFailures+1 || lines[len(lines)-1] != "procpool: 150 of 150 failed" {
-		t.Errorf("got status %d and %q, want status %d and %d lines", r.status, lines, statusManyFailed, shownFailures+1)
+	if r.status != exit.ManyFailed || len(lines) != shownFailures+1 || lines[len(lines)-1] != "procpool: 150 of 150 failed" {
+		t.Errorf("got status %d and %q, want status %d and %d lines", r.status, lines, exit.ManyFailed, shownFailures+1)
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/procpool/procpool/cmd/procpool/internal/exit"
 )
 
 // statusTimeout is the exit status of a command that steers when its --timeout has run out, as that of timeout(1).
@@ -37,7 +39,7 @@ func withTimeout(cmd *cobra.Command) *cobra.Command {
 		err := run(cmd, args)
 		if err != nil && errors.Is(context.Cause(ctx), errTimeout) {
 			fmt.Fprintf(os.Stderr, "procpool: %s: not done within %v\n", cmd.Name(), timeout)
-			return statusError(statusTimeout)
+			return exit.StatusError(statusTimeout)
 		}
 		return err
 	}
