@@ -4,6 +4,8 @@ import (
 	"io"
 	"slices"
 	"sync"
+
+	"github.com/procpool/procpool/cmd/procpool/internal/text"
 )
 
 // captureSize is how much output of a stream travels with the result.
@@ -46,6 +48,6 @@ func (c *capture) filled(n int) error {
 }
 
 // rest is what has not been passed on.
-func (c *capture) rest() text { return slices.Clone(c.buf[:c.n]) }
+func (c *capture) rest() text.Bytes { return slices.Clone(c.buf[:c.n]) }
 
 func (c *capture) release() { captureBuffers.Put(c.buf) }

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/procpool/procpool/cmd/procpool/internal/text"
 	"github.com/procpool/procpool/workerproc"
 )
 
@@ -34,7 +35,7 @@ var runCommand = workerproc.Func("procpool.command", func(ctx context.Context, c
 
 // command is the argument of the function: an argv, no shell.
 type command struct {
-	Argv []text `json:"argv"`
+	Argv []text.Bytes `json:"argv"`
 	// Live: pass output on as it comes. Else it travels with the result, as far as that is small.
 	Live bool `json:"live,omitempty"`
 	// Slots are the places in Argv where the number of the worker's slot is to be inserted, in order, and SlotFile the file in which
@@ -55,16 +56,16 @@ type slotPlace struct {
 
 // commandResult is how a command ended. Its whole output is what was sent as task output, followed by Stdout and Stderr.
 type commandResult struct {
-	ExitCode int     `json:"exit_code"`
-	Signal   string  `json:"signal,omitempty"`
-	Stdout   text    `json:"stdout,omitempty"`
-	Stderr   text    `json:"stderr,omitempty"`
-	StartMS  int64   `json:"start_ms,omitempty"` // when it began, in Unix milliseconds
-	Seconds  float64 `json:"seconds"`
-	Late     bool    `json:"late,omitempty"` // it was ended because of its LimitFile
-	Pid      int     `json:"pid,omitempty"`
-	Worker   string  `json:"worker,omitempty"`
-	Reason   string  `json:"reason,omitempty"` // why it could not be run at all
+	ExitCode int        `json:"exit_code"`
+	Signal   string     `json:"signal,omitempty"`
+	Stdout   text.Bytes `json:"stdout,omitempty"`
+	Stderr   text.Bytes `json:"stderr,omitempty"`
+	StartMS  int64      `json:"start_ms,omitempty"` // when it began, in Unix milliseconds
+	Seconds  float64    `json:"seconds"`
+	Late     bool       `json:"late,omitempty"` // it was ended because of its LimitFile
+	Pid      int        `json:"pid,omitempty"`
+	Worker   string     `json:"worker,omitempty"`
+	Reason   string     `json:"reason,omitempty"` // why it could not be run at all
 }
 
 // commandError is a command that failed. The result is its detail.

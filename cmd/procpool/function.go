@@ -16,6 +16,7 @@ import (
 
 	"github.com/procpool/procpool/client"
 	"github.com/procpool/procpool/cmd/procpool/internal/exit"
+	"github.com/procpool/procpool/cmd/procpool/internal/text"
 	"github.com/procpool/procpool/proto/payload"
 	pb "github.com/procpool/procpool/proto/procpool/v1"
 )
@@ -139,13 +140,13 @@ func newResultWriter(w io.Writer, o *mapOptions, encoding string) *resultWriter 
 
 // resultObject is a result as --json shows it.
 type resultObject struct {
-	Index   int    `json:"index"`
-	Item    text   `json:"item"`
-	Outcome string `json:"outcome"`
-	Result  any    `json:"result,omitempty"`
-	Error   string `json:"error,omitempty"`
-	Worker  string `json:"worker,omitempty"`
-	Attempt int    `json:"attempt"`
+	Index   int        `json:"index"`
+	Item    text.Bytes `json:"item"`
+	Outcome string     `json:"outcome"`
+	Result  any        `json:"result,omitempty"`
+	Error   string     `json:"error,omitempty"`
+	Worker  string     `json:"worker,omitempty"`
+	Attempt int        `json:"attempt"`
 }
 
 func (w *resultWriter) write(it *pendingItem, out client.Outcome[[]byte]) error {
@@ -157,17 +158,17 @@ func (w *resultWriter) write(it *pendingItem, out client.Outcome[[]byte]) error 
 	}
 	switch {
 	case w.json:
-		obj := resultObject{Index: out.Index, Item: text(item), Outcome: outcomeName(out.Err), Attempt: out.Attempt}
+		obj := resultObject{Index: out.Index, Item: text.Bytes(item), Outcome: outcomeName(out.Err), Attempt: out.Attempt}
 		var t *client.TaskError
 		switch {
 		case errors.As(out.Err, &t):
 			obj.Worker, obj.Error = t.Worker, reasonOf(out.Err)
 		case w.raw:
-			obj.Result = text(out.Value)
+			obj.Result = text.Bytes(out.Value)
 		default:
 			obj.Result = json.RawMessage(out.Value)
 		}
-		if err := writeJSONLine(w.buf, obj); err != nil {
+		if err := text.WriteJSONLine(w.buf, obj); err != nil {
 			return err
 		}
 	case out.Err != nil:

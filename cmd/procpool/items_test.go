@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"slices"
@@ -96,27 +95,6 @@ func TestSplitArgs(t *testing.T) {
 		got := strings.Join(command, " ") + "/" + strings.Join(items, " ")
 		if want := c.command + "/" + c.items; got != want || given != c.given || (err != nil) != c.bad {
 			t.Errorf("%s: got %s, %v, %v; want %s, %v, error %v", c.args, got, given, err, want, c.given, c.bad)
-		}
-	}
-}
-
-func TestTextKeepsEveryByte(t *testing.T) {
-	t.Parallel()
-	for in, want := range map[string]string{
-		"plain":       `"plain"`,
-		"<a & b>\n":   `"<a & b>\n"`,
-		"nul \x00":    `"nul \u0000"`,
-		"caf\xe9":     `{"base64":"Y2Fm6Q=="}`,
-		"caf\u00e9 ☕": `"café ☕"`,
-		"":            `""`,
-	} {
-		b, err := text(in).MarshalJSON()
-		if err != nil || string(b) != want {
-			t.Errorf("%q: got %s, %v; want %s", in, b, err, want)
-		}
-		var back text
-		if err := json.Unmarshal(b, &back); err != nil || string(back) != in {
-			t.Errorf("%s: got back %q, %v; want %q", b, back, err, in)
 		}
 	}
 }

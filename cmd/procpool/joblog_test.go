@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/procpool/procpool/cmd/procpool/internal/text"
 )
 
 // testJobs are jobs with an item each.
@@ -45,7 +47,7 @@ func TestJoblogColumns(t *testing.T) {
 	l, _ := openTestLog(t, file, false)
 	start := time.UnixMilli(1_700_000_000_123)
 	for i, e := range []ended{
-		{Outcome: "value", Result: commandResult{Seconds: 0.5, Stdout: text("abc")}},
+		{Outcome: "value", Result: commandResult{Seconds: 0.5, Stdout: text.Bytes("abc")}},
 		{Outcome: "task_error", Result: commandResult{Seconds: 12.3456, ExitCode: 3}},
 		{Outcome: "task_error", Result: commandResult{ExitCode: 137, Signal: "SIGKILL"}},
 		{Outcome: "timeout", Result: commandResult{ExitCode: 143, Signal: "SIGTERM"}},

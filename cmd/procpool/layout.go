@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/procpool/procpool/cmd/procpool/internal/screen"
+	"github.com/procpool/procpool/cmd/procpool/internal/text"
 )
 
 // ended is how an item ended, as it is shown.
@@ -85,7 +86,7 @@ func (b *blocks) end(e *ended) error {
 	if p != nil {
 		defer p.close()
 	}
-	for i, tail := range []text{e.Result.Stdout, e.Result.Stderr} {
+	for i, tail := range []text.Bytes{e.Result.Stdout, e.Result.Stderr} {
 		w := b.screen.Out()
 		if i == 1 {
 			w = b.screen.Err()
@@ -156,7 +157,7 @@ func (l *live) piece(index, _, stream int, j *job, data []byte) error {
 }
 
 func (l *live) end(e *ended) error {
-	for i, tail := range []text{e.Result.Stdout, e.Result.Stderr} {
+	for i, tail := range []text.Bytes{e.Result.Stdout, e.Result.Stderr} {
 		if len(tail) > 0 {
 			if err := l.piece(e.Index, e.Attempt, i+1, e.Job, tail); err != nil {
 				return err
@@ -225,23 +226,23 @@ type objects struct{ blocks }
 
 // object is what it writes for a command.
 type object struct {
-	Index    int     `json:"index"`
-	Item     text    `json:"item"`
-	Outcome  string  `json:"outcome"`
-	ExitCode int     `json:"exit_code"`
-	Signal   string  `json:"signal"`
-	Stdout   text    `json:"stdout"`
-	Stderr   text    `json:"stderr"`
-	Seconds  float64 `json:"seconds"`
-	Worker   string  `json:"worker"`
-	Attempt  int     `json:"attempt"`
-	Error    string  `json:"error,omitempty"`
+	Index    int        `json:"index"`
+	Item     text.Bytes `json:"item"`
+	Outcome  string     `json:"outcome"`
+	ExitCode int        `json:"exit_code"`
+	Signal   string     `json:"signal"`
+	Stdout   text.Bytes `json:"stdout"`
+	Stderr   text.Bytes `json:"stderr"`
+	Seconds  float64    `json:"seconds"`
+	Worker   string     `json:"worker"`
+	Attempt  int        `json:"attempt"`
+	Error    string     `json:"error,omitempty"`
 }
 
 func (o *objects) end(e *ended) error {
 	r := &e.Result
 	obj := object{
-		Index: e.Job.Seq - 1, Item: text(e.Job.name()), Outcome: e.Outcome, ExitCode: r.ExitCode, Signal: r.Signal, Seconds: r.Seconds,
+		Index: e.Job.Seq - 1, Item: text.Bytes(e.Job.name()), Outcome: e.Outcome, ExitCode: r.ExitCode, Signal: r.Signal, Seconds: r.Seconds,
 		Worker: r.Worker, Attempt: e.Attempt, Stdout: r.Stdout, Stderr: r.Stderr,
 	}
 	if e.Err != nil {
@@ -249,7 +250,7 @@ func (o *objects) end(e *ended) error {
 	}
 	if p := o.take(e.Index, e.Attempt); p != nil {
 		defer p.close()
-		for i, dst := range []*text{&obj.Stdout, &obj.Stderr} {
+		for i, dst := range []*text.Bytes{&obj.Stdout, &obj.Stderr} {
 			var whole bytes.Buffer
 			if _, err := p.streams[i].WriteTo(&whole); err != nil {
 				return err
@@ -258,5 +259,5 @@ func (o *objects) end(e *ended) error {
 			*dst = whole.Bytes()
 		}
 	}
-	return writeJSONLine(o.screen.Out(), obj)
+	return text.WriteJSONLine(o.screen.Out(), obj)
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/procpool/procpool/cmd/procpool/internal/screen"
+	"github.com/procpool/procpool/cmd/procpool/internal/text"
 )
 
 func newTestScreen() (s *screen.Screen, stdout, stderr *bytes.Buffer) {
@@ -22,7 +23,7 @@ func play(t *testing.T, l layout, script ...[]string) {
 		index := int(s[0][0] - '0')
 		var err error
 		if s[1] == "end" {
-			err = l.end(&ended{Index: index, Job: jobs[index], Outcome: "value", Attempt: 1, Result: commandResult{Stdout: text(s[2]), Stderr: text(s[3])}})
+			err = l.end(&ended{Index: index, Job: jobs[index], Outcome: "value", Attempt: 1, Result: commandResult{Stdout: text.Bytes(s[2]), Stderr: text.Bytes(s[3])}})
 		} else {
 			err = l.piece(index, 1, int(s[1][0]-'0'), jobs[index], []byte(s[2]))
 		}
@@ -77,7 +78,7 @@ func TestOutputOfAnEarlierAttemptIsVoid(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := b.end(&ended{Attempt: 2, Result: commandResult{Stdout: text("end")}}); err != nil {
+	if err := b.end(&ended{Attempt: 2, Result: commandResult{Stdout: text.Bytes("end")}}); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := stdout.String(), "second end"; got != want {
@@ -104,7 +105,7 @@ func TestLongOutputIsSpooledToAFile(t *testing.T) {
 		t.Errorf("%d bytes are in memory, want all of them in a file", b.budget.Load())
 	}
 	want.WriteString("end")
-	if err := b.end(&ended{Attempt: 1, Result: commandResult{Stdout: text("end")}}); err != nil {
+	if err := b.end(&ended{Attempt: 1, Result: commandResult{Stdout: text.Bytes("end")}}); err != nil {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(stdout.Bytes(), want.Bytes()) {

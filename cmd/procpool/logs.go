@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/procpool/procpool/client"
+	"github.com/procpool/procpool/cmd/procpool/internal/text"
 )
 
 func newLogsCommand(g *globals) *cobra.Command {
@@ -110,15 +111,15 @@ func writeLines(w io.Writer, n *client.News, wide bool) error {
 
 // newsJSON is news for a script: a line, an exit, or how many of them are missing.
 type newsJSON struct {
-	Time      *time.Time `json:"time,omitempty"`
-	Worker    string     `json:"worker,omitempty"`
-	Pid       int        `json:"pid,omitempty"`
-	Stream    string     `json:"stream,omitempty"`
-	Line      *text      `json:"line,omitempty"`
-	Truncated bool       `json:"truncated,omitempty"`
-	Partial   bool       `json:"partial,omitempty"`
-	Exit      *exitJSON  `json:"exit,omitempty"`
-	Dropped   int        `json:"dropped,omitempty"`
+	Time      *time.Time  `json:"time,omitempty"`
+	Worker    string      `json:"worker,omitempty"`
+	Pid       int         `json:"pid,omitempty"`
+	Stream    string      `json:"stream,omitempty"`
+	Line      *text.Bytes `json:"line,omitempty"`
+	Truncated bool        `json:"truncated,omitempty"`
+	Partial   bool        `json:"partial,omitempty"`
+	Exit      *exitJSON   `json:"exit,omitempty"`
+	Dropped   int         `json:"dropped,omitempty"`
 }
 
 type exitJSON struct {
@@ -133,7 +134,7 @@ type exitJSON struct {
 func writeNewsJSON(w io.Writer, n *client.News) error {
 	j := newsJSON{Dropped: n.Dropped}
 	if o := n.Output; o != nil {
-		line := text(o.Line)
+		line := text.Bytes(o.Line)
 		j.Time, j.Worker, j.Pid, j.Stream, j.Line = &o.Time, o.Worker, o.Pid, streamNames[o.Stream], &line
 		j.Truncated, j.Partial = o.Truncated, o.Partial
 	}

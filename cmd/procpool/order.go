@@ -4,6 +4,8 @@ import (
 	"maps"
 	"slices"
 	"sync"
+
+	"github.com/procpool/procpool/cmd/procpool/internal/text"
 )
 
 // outputs is several layouts that all get everything, in this order.
@@ -55,7 +57,7 @@ func (o *ordered) end(e *ended) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if e.Index != o.next {
-		for i, tail := range []*text{&e.Result.Stdout, &e.Result.Stderr} {
+		for i, tail := range []*text.Bytes{&e.Result.Stdout, &e.Result.Stderr} {
 			if len(*tail) > 0 {
 				if err := o.piece(e.Index, e.Attempt, i+1, e.Job, *tail); err != nil {
 					return err

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/procpool/procpool/cmd/procpool/internal/exit"
+	"github.com/procpool/procpool/cmd/procpool/internal/text"
 )
 
 // asProgram makes the test binary the program itself: with it in the environment, TestMain runs main, also in its workers.
@@ -278,9 +279,9 @@ func TestMapWritesJSON(t *testing.T) {
 		got = append(got, o)
 	}
 	want := []object{
-		{Index: 0, Item: text("a"), Outcome: "value", Stdout: text("o<a"), Attempt: 1},
-		{Index: 1, Item: text("b"), Outcome: "task_error", ExitCode: 1, Stdout: text("o<b"), Attempt: 1, Error: "exit status 1"},
-		{Index: 2, Item: text("no such"), Outcome: "task_error", ExitCode: 2, Stdout: text("o<no such"), Attempt: 1, Error: "exit status 2"},
+		{Index: 0, Item: text.Bytes("a"), Outcome: "value", Stdout: text.Bytes("o<a"), Attempt: 1},
+		{Index: 1, Item: text.Bytes("b"), Outcome: "task_error", ExitCode: 1, Stdout: text.Bytes("o<b"), Attempt: 1, Error: "exit status 1"},
+		{Index: 2, Item: text.Bytes("no such"), Outcome: "task_error", ExitCode: 2, Stdout: text.Bytes("o<no such"), Attempt: 1, Error: "exit status 2"},
 	}
 	if !reflect.DeepEqual(got, want) || r.status != 2 {
 		t.Errorf("got  %+v with status %d\nwant %+v with status 2", got, r.status, want)

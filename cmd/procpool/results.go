@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+
+	"github.com/procpool/procpool/cmd/procpool/internal/text"
 )
 
 // resultDir is --results DIR: the output of each command in DIR/1/ITEM/stdout and stderr, and its number in seq, as GNU parallel has it. Output
@@ -55,7 +57,7 @@ func (r *resultDir) end(e *ended) error {
 		return err
 	}
 	delete(r.open, e.Index)
-	for i, tail := range []text{e.Result.Stdout, e.Result.Stderr} {
+	for i, tail := range []text.Bytes{e.Result.Stdout, e.Result.Stderr} {
 		if _, writeErr := f.streams[i].Write(tail); err == nil {
 			err = writeErr
 		}
@@ -188,7 +190,7 @@ func (t *resultTable) end(e *ended) error {
 		p = &spooled{streams: [2]spool{{budget: &t.budget}, {budget: &t.budget}}}
 	}
 	defer p.close()
-	for i, tail := range []text{e.Result.Stdout, e.Result.Stderr} {
+	for i, tail := range []text.Bytes{e.Result.Stdout, e.Result.Stderr} {
 		if _, err := p.streams[i].Write(tail); err != nil {
 			return err
 		}

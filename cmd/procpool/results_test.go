@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/procpool/procpool/cmd/procpool/internal/text"
 )
 
 func TestResultPaths(t *testing.T) {
@@ -47,7 +49,7 @@ func TestResultDir(t *testing.T) {
 			t.Fatalf("%d: %v", i, err)
 		}
 	}
-	for _, e := range []*ended{{Index: 0, Job: j[0], Attempt: 2, Result: commandResult{Stdout: text("three")}}, {Index: 1, Job: j[1], Attempt: 1}} {
+	for _, e := range []*ended{{Index: 0, Job: j[0], Attempt: 2, Result: commandResult{Stdout: text.Bytes("three")}}, {Index: 1, Job: j[1], Attempt: 1}} {
 		if err := r.end(e); err != nil {
 			t.Fatal(err)
 		}
@@ -74,8 +76,8 @@ func TestResultTable(t *testing.T) {
 	}
 	big := strings.Repeat("\"\n", spoolMemory)
 	for i, e := range []*ended{
-		{Job: j[0], Attempt: 1, Outcome: "value", Result: commandResult{Stdout: text(`sec"ond`), Stderr: text("e")}},
-		{Job: j[1], Attempt: 1, Outcome: "task_error", Result: commandResult{ExitCode: 3, Stdout: text(big)}},
+		{Job: j[0], Attempt: 1, Outcome: "value", Result: commandResult{Stdout: text.Bytes(`sec"ond`), Stderr: text.Bytes("e")}},
+		{Job: j[1], Attempt: 1, Outcome: "task_error", Result: commandResult{ExitCode: 3, Stdout: text.Bytes(big)}},
 	} {
 		e.Index = i
 		if err := table.end(e); err != nil {
@@ -135,7 +137,7 @@ func TestOrder(t *testing.T) {
 	r := &recorder{}
 	o := newOrdered(r)
 	for _, index := range []int{1, 3, 0, 4} {
-		if err := o.end(&ended{Index: index, Job: &job{}, Result: commandResult{Stdout: text(fmt.Sprint("out", index))}}); err != nil {
+		if err := o.end(&ended{Index: index, Job: &job{}, Result: commandResult{Stdout: text.Bytes(fmt.Sprint("out", index))}}); err != nil {
 			t.Fatal(err)
 		}
 	}

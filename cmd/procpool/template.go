@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/procpool/procpool/cmd/procpool/internal/text"
 )
 
 // numberHolder is the placeholder of a job's number.
@@ -87,11 +89,11 @@ func nextPlaceholder(s string, positions bool) (at, length int, p part) {
 
 // expand is the command for a job. Slot numbers are left out: the command says where they belong.
 func (t *template) expand(j *job) command {
-	c := command{Argv: make([]text, 0, len(t.args)+len(j.Items))}
+	c := command{Argv: make([]text.Bytes, 0, len(t.args)+len(j.Items))}
 	for _, parts := range t.args {
 		if len(parts) == 1 && parts[0].ofItem() && len(j.Items) != 1 { // an argument for each item
 			for _, item := range j.Items {
-				c.Argv = append(c.Argv, text(placeholders[parts[0].holder].fill(item, j.Seq-1)))
+				c.Argv = append(c.Argv, text.Bytes(placeholders[parts[0].holder].fill(item, j.Seq-1)))
 			}
 			continue
 		}
@@ -120,7 +122,7 @@ func (t *template) expand(j *job) command {
 	}
 	if t.appends {
 		for _, item := range j.Items {
-			c.Argv = append(c.Argv, text(item))
+			c.Argv = append(c.Argv, text.Bytes(item))
 		}
 	}
 	return c

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/procpool/procpool/cmd/procpool/internal/text"
 )
 
 func TestPlaceholders(t *testing.T) {
@@ -51,7 +53,7 @@ func TestSlotsAreForTheWorker(t *testing.T) {
 }
 
 func TestSlotsAreInsertedFromTheEnd(t *testing.T) { // not parallel: the slot is the process's
-	c := command{Argv: []text{text("run"), text("{%}--"), nil}, Slots: []slotPlace{{1, 4}, {1, 5}, {2, 0}}, SlotFile: t.TempDir() + "/none"}
+	c := command{Argv: []text.Bytes{text.Bytes("run"), text.Bytes("{%}--"), nil}, Slots: []slotPlace{{1, 4}, {1, 5}, {2, 0}}, SlotFile: t.TempDir() + "/none"}
 	slot.number = 12
 	defer func() { slot.number = 0 }()
 	got, err := c.argv()

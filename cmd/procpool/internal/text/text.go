@@ -1,4 +1,5 @@
-package main
+// Package text writes what is nearly always text, and sometimes is not, as JSON that keeps every byte.
+package text
 
 import (
 	"bytes"
@@ -8,16 +9,16 @@ import (
 	"unicode/utf8"
 )
 
-// text is bytes that are nearly always text: arguments, file names, output. In JSON it is a string or, if it is not UTF-8,
+// Bytes are nearly always text: arguments, file names, output. In JSON they are a string or, if they are not UTF-8,
 // {"base64": "…"}: file names and output come through exactly as they are.
-type text []byte
+type Bytes []byte
 
 type binaryText struct {
 	Base64 []byte `json:"base64"`
 }
 
 // MarshalJSON is the JSON form.
-func (t text) MarshalJSON() ([]byte, error) {
+func (t Bytes) MarshalJSON() ([]byte, error) {
 	if !utf8.Valid(t) {
 		return json.Marshal(binaryText{t})
 	}
@@ -29,7 +30,7 @@ func (t text) MarshalJSON() ([]byte, error) {
 }
 
 // UnmarshalJSON reads either form.
-func (t *text) UnmarshalJSON(b []byte) error {
+func (t *Bytes) UnmarshalJSON(b []byte) error {
 	if len(b) > 0 && b[0] == '{' {
 		var v binaryText
 		if err := json.Unmarshal(b, &v); err != nil {
@@ -40,12 +41,12 @@ func (t *text) UnmarshalJSON(b []byte) error {
 	}
 	var s string
 	err := json.Unmarshal(b, &s)
-	*t = text(s)
+	*t = Bytes(s)
 	return err
 }
 
-// writeJSONLine writes v on a line of its own, without escapes that only HTML needs.
-func writeJSONLine(w io.Writer, v any) error {
+// WriteJSONLine writes v on a line of its own, without escapes that only HTML needs.
+func WriteJSONLine(w io.Writer, v any) error {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
