@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/procpool/procpool/cmd/procpool/internal/flags"
 	"github.com/procpool/procpool/cmd/procpool/internal/records"
 	"github.com/procpool/procpool/cmd/procpool/internal/screen"
 )
@@ -64,7 +65,7 @@ type mapOptions struct {
 
 	pool     string
 	function string
-	lines    linesFlags
+	lines    flags.Lines
 }
 
 func newMapCommand(g *globals) *cobra.Command {
@@ -112,7 +113,7 @@ func newMapCommand(g *globals) *cobra.Command {
 	f.StringVar(&o.memFree, "memfree", "", "begin no command while less than this `size` of memory is available")
 	f.StringVar(&o.pool, "pool", "", "call a function of this pool")
 	f.StringVar(&o.function, "func", "", "the function to call")
-	o.lines.register(cmd)
+	o.lines.Register(cmd)
 	// What xargs and parallel call them.
 	f.StringVarP(&o.jobs, "max-procs", "P", "", "")
 	f.IntVarP(&o.perCommand, "max-replace-args", "N", 0, "")
@@ -137,10 +138,10 @@ func (o *mapOptions) check(command []string, changed func(string) bool) (err err
 	if o.workers, err = parseJobs(o.jobs, runtime.GOMAXPROCS(0)); err != nil {
 		return err
 	}
-	if o.blockSize, err = parseBytes(o.block); err != nil {
+	if o.blockSize, err = flags.ParseBytes(o.block); err != nil {
 		return fmt.Errorf("--block: %w", err)
 	}
-	if o.memory, err = parseBytes(o.memFree); err != nil {
+	if o.memory, err = flags.ParseBytes(o.memFree); err != nil {
 		return fmt.Errorf("--memfree: %w", err)
 	}
 	o.recEndGiven = changed("recend")
@@ -155,7 +156,7 @@ func (o *mapOptions) check(command []string, changed func(string) bool) (err err
 	}
 	number := cmp.Or(given("max-args"), given("max-replace-args", "max-lines"))
 	layouts := []string{given("keep-order"), given("line-buffer"), given("ungroup")}
-	if err := o.lines.checkMap(o); err != nil {
+	if err := o.checkLines(); err != nil {
 		return err
 	}
 	layouts = slices.DeleteFunc(layouts, func(s string) bool { return s == "" })
@@ -201,9 +202,9 @@ func (o *mapOptions) check(command []string, changed func(string) bool) (err err
 		return errors.New("--pool needs --func: which of its functions? (`procpool pools` lists them)")
 	case byName && len(command) > 0:
 		return fmt.Errorf("%q stands where no command can: with --func, items follow %q", command[0], separator)
-	case o.lines.set() && given(forItems...) != "":
+	case o.lines.Given() && given(forItems...) != "":
 		return fmt.Errorf("%s is for a command per item; with --lines, a command answers many", given(forItems...))
-	case o.lines.set() && o.timeout.percent > 0:
+	case o.lines.Given() && o.timeout.percent > 0:
 		return errors.New("--timeout in percent is for a command per item; with --lines it is a duration")
 	case byName && given(forCommands...) != "":
 		return fmt.Errorf("%s is for commands, and does not go with --func", given(forCommands...))
@@ -249,7 +250,7 @@ func (o *mapOptions) open(ctx context.Context, list []string, given bool, s *scr
 		return nil, fmt.Errorf("--pipe reads stdin or -a, and not what stands after %q", separator)
 	case given && len(o.files) > 0:
 		return nil, fmt.Errorf("items come after %q or from -a, not from both", separator)
-	case given && (o.nul && !o.lines.set() || o.delimiter != ""):
+	case given && (o.nul && !o.lines.Given() || o.delimiter != ""):
 		return nil, fmt.Errorf("-0 and --delimiter are for items from -a or stdin, not for those after %q", separator)
 	case given:
 		if len(list) == 0 {
@@ -332,7 +333,7 @@ func runMap(ctx context.Context, g *globals, o *mapOptions, changed func(string)
 		m.workers = min(m.workers, in.total) // no worker without an item
 	}
 	m.progress = newProgress(in.total, m.workers, time.Now())
-	if o.lines.set() {
+	if o.lines.Given() {
 		return m.runLines(ctx, command)
 	}
 	return m.runCommands(ctx, command)

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/procpool/procpool/client"
+	"github.com/procpool/procpool/cmd/procpool/internal/flags"
 )
 
 func newCreateCommand(g *globals) *cobra.Command {
@@ -19,7 +20,7 @@ func newCreateCommand(g *globals) *cobra.Command {
 	var maxAge, maxIdle time.Duration
 	var drainMemory, maxMemory string
 	var peer string
-	var lines linesFlags
+	var lines flags.Lines
 	cmd := &cobra.Command{
 		Use:   "create NAME [flags] -- PROGRAM [ARG...]",
 		Short: "Make a pool that lives until it is closed or terminated",
@@ -48,11 +49,11 @@ in, strings out; or JSON values, with --json-lines.`,
 			if !ok {
 				return fmt.Errorf("--peer %s: it is exact, group or cgroup", peer)
 			}
-			bytes, err := parseBytes(drainMemory)
+			bytes, err := flags.ParseBytes(drainMemory)
 			if err != nil {
 				return fmt.Errorf("--drain-memory: %w", err)
 			}
-			most, err := parseBytes(maxMemory)
+			most, err := flags.ParseBytes(maxMemory)
 			if err != nil {
 				return fmt.Errorf("--max-memory: %w", err)
 			}
@@ -60,7 +61,7 @@ in, strings out; or JSON values, with --json-lines.`,
 				client.Workers(workers), client.Peer(match), client.MaxTasksPerWorker(maxTasks), client.MinWorkers(minWorkers),
 				client.Spares(spares), client.DrainMemory(bytes), client.MaxMemory(most), client.MaxProcesses(maxProcesses),
 			}
-			program, err := lines.program(args[1:], bytes)
+			program, err := lines.Program(args[1:], bytes)
 			if err != nil {
 				return err
 			}
@@ -86,8 +87,8 @@ in, strings out; or JSON values, with --json-lines.`,
 	f.StringVar(&drainMemory, "drain-memory", "", "replace a worker with more memory than this, after its task: bytes, or with K, M or G")
 	f.StringVar(&maxMemory, "max-memory", "", "kill a worker that wants more memory than this, with its children; sizes as above")
 	f.IntVar(&maxProcesses, "max-processes", 0, "processes and threads that a worker may have, with its children; needs cgroups (procpool doctor)")
-	lines.register(cmd)
-	lines.registerNull(cmd)
+	lines.Register(cmd)
+	lines.RegisterNull(cmd)
 	f.StringVar(&peer, "peer", "exact", "which process may register as a worker: exact, the one that was started; group, one of its process group,\n"+
 		"for wrappers that wait for it (go run, uv run); cgroup, one of its cgroup")
 	return cmd

@@ -106,16 +106,3 @@ func TestRestartTakesAProgramThatHasBeenRebuilt(t *testing.T) {
 		t.Errorf("got %q, want 8", out)
 	}
 }
-
-func TestSizesAreRead(t *testing.T) {
-	for text, want := range map[string]int64{"": 0, "0": 0, "1": 1, "3K": 3 << 10, "500M": 500 << 20, "2G": 2 << 30, "8589934591G": 8589934591 << 30} {
-		if got, err := parseBytes(text); got != want || err != nil {
-			t.Errorf("%q is read as %d, %v; want %d", text, got, err, want)
-		}
-	}
-	for _, text := range []string{"M", "-1", "1.5G", "1T", "12 M", "8589934592G", "99999999999999999999"} {
-		if got, err := parseBytes(text); err == nil {
-			t.Errorf("%q is read as %d, want an error", text, got)
-		}
-	}
-}
