@@ -18,6 +18,7 @@ import (
 	"github.com/procpool/procpool/cmd/procpool/internal/bench"
 	"github.com/procpool/procpool/cmd/procpool/internal/exit"
 	"github.com/procpool/procpool/cmd/procpool/internal/look"
+	"github.com/procpool/procpool/cmd/procpool/internal/mapping"
 	"github.com/procpool/procpool/cmd/procpool/internal/screen"
 	"github.com/procpool/procpool/workerproc"
 	"github.com/procpool/procpool/workerproc/lines"
@@ -142,11 +143,11 @@ With a running procpoold it makes pools, runs their functions, and shows what go
 		return fmt.Errorf("%w (%s --help tells more)", err, cmd.CommandPath())
 	})
 	root.AddCommand(
-		newMapCommand(&g), newApplyCommand(&g),
 		withTimeout(newCreateCommand(&g)), withTimeout(newResizeCommand(&g)), withTimeout(newRestartCommand(&g)), newLogsCommand(&g),
 		withTimeout(newCloseCommand(&g)), withTimeout(newJoinCommand(&g)), withTimeout(newTerminateCommand(&g)), withTimeout(newCancelCommand(&g)),
 		newAddrCommand(&g), newDoctorCommand(&g), newVersionCommand(&g),
 	)
+	root.AddCommand(mapping.Commands(g.dial)...)
 	root.AddCommand(look.Commands(g.dial)...)
 	root.AddCommand(newBenchCommands(&g)...)
 	root.AddCommand(newTopics()...)

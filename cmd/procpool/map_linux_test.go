@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/procpool/procpool/cmd/procpool/internal/flags"
 )
 
 // TestMapEndsOnAFullDisk fills a small file system with the joblog, spooled output, results and blocks.
@@ -61,17 +63,6 @@ func TestMapEndsOnAFullDisk(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-func TestMemAvailable(t *testing.T) {
-	t.Parallel()
-	got, err := memAvailable([]byte("MemTotal: 100 kB\nMemFree: 2 kB\nMemAvailable:   1234 kB\n"))
-	if want := int64(1234 << 10); got != want || err != nil {
-		t.Errorf("got %d, %v; want %d", got, err, want)
-	}
-	if got, err := memAvailable([]byte("MemTotal: 100 kB\n")); err == nil {
-		t.Errorf("got %d from a file without it", got)
 	}
 }
 
@@ -146,9 +137,9 @@ func TestMapReadsAMillionItemsInLittleMemory(t *testing.T) {
 		t.Errorf("commands got %d items, want %d\n%+v", sum, items, r.stderr)
 	}
 	if got > memoryBound || got == 0 {
-		t.Errorf("%s of memory for 200 MB of items, want less than %s", formatBytes(got), formatBytes(memoryBound))
+		t.Errorf("%s of memory for 200 MB of items, want less than %s", flags.FormatBytes(got), flags.FormatBytes(memoryBound))
 	} else {
-		t.Logf("%s of memory at most", formatBytes(got))
+		t.Logf("%s of memory at most", flags.FormatBytes(got))
 	}
 }
 
@@ -166,8 +157,8 @@ func TestMapSpoolsOutputInLittleMemory(t *testing.T) {
 		t.Errorf("got %d bytes, want %d\n%+v", digest.n, size, r)
 	}
 	if got > memoryBound || got == 0 {
-		t.Errorf("%s of memory for %s of output, want less than %s", formatBytes(got), formatBytes(size), formatBytes(memoryBound))
+		t.Errorf("%s of memory for %s of output, want less than %s", flags.FormatBytes(got), flags.FormatBytes(size), flags.FormatBytes(memoryBound))
 	} else {
-		t.Logf("%s of memory at most", formatBytes(got))
+		t.Logf("%s of memory at most", flags.FormatBytes(got))
 	}
 }

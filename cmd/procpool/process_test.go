@@ -85,6 +85,15 @@ func run0(t *testing.T, args ...string) string {
 	return r.stdout
 }
 
+func readFile(t *testing.T, file string) string {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
 func sortedLines(s string) []string {
 	lines := strings.Split(strings.TrimSuffix(s, "\n"), "\n")
 	slices.Sort(lines)
@@ -204,8 +213,8 @@ func TestMapCountsManyFailures(t *testing.T) {
 	cmd.Stdin = strings.NewReader(strings.Repeat("x\n", 150))
 	r := finish(t, cmd)
 	lines := strings.Split(strings.TrimSpace(r.stderr), "\n")
-	if r.status != exit.ManyFailed || len(lines) != shownFailures+1 || lines[len(lines)-1] != "procpool: 150 of 150 failed" {
-		t.Errorf("got status %d and %q, want status %d and %d lines", r.status, lines, exit.ManyFailed, shownFailures+1)
+	if r.status != exit.ManyFailed || len(lines) != 10+1 || lines[len(lines)-1] != "procpool: 150 of 150 failed" {
+		t.Errorf("got status %d and %q, want status %d and %d lines", r.status, lines, exit.ManyFailed, 10+1)
 	}
 }
 
@@ -259,6 +268,21 @@ func TestMapGivesCommandsNothingToRead(t *testing.T) {
 	if got := run0(t, "map", "--", "sh", "-c", "cat; readlink /proc/self/fd/0", ":::", "a"); got != "/dev/null\n" {
 		t.Errorf("got %q, want /dev/null", got)
 	}
+}
+
+// object is what --json says of an item.
+type object struct {
+	Index    int        `json:"index"`
+	Item     text.Bytes `json:"item"`
+	Outcome  string     `json:"outcome"`
+	ExitCode int        `json:"exit_code"`
+	Signal   string     `json:"signal"`
+	Stdout   text.Bytes `json:"stdout"`
+	Stderr   text.Bytes `json:"stderr"`
+	Seconds  float64    `json:"seconds"`
+	Worker   string     `json:"worker"`
+	Attempt  int        `json:"attempt"`
+	Error    string     `json:"error,omitempty"`
 }
 
 func TestMapWritesJSON(t *testing.T) {

@@ -22,3 +22,16 @@ func ParseBytes(s string) (int64, error) {
 	}
 	return n << shift, nil
 }
+
+// FormatBytes writes a size for people.
+func FormatBytes(n int64) string {
+	for _, unit := range []struct {
+		name  string
+		bytes int64
+	}{{"G", 1 << 30}, {"M", 1 << 20}, {"K", 1 << 10}} {
+		if n >= unit.bytes {
+			return fmt.Sprintf("%.3g%s", float64(n)/float64(unit.bytes), unit.name)
+		}
+	}
+	return strconv.FormatInt(n, 10)
+}

@@ -1,0 +1,47 @@
+//go:build !linux
+
+package mapping
+
+import (
+	"context"
+	"os/exec"
+	"syscall"
+)
+
+// runCaptured runs a program to its end, and says how it ended. Without a pid it has not been started. lasts is called as soon as it runs. When ctx
+// ends, the program gets SIGTERM, and SIGKILL after a while. What it left behind in the background may hold its pipes open: then output
+// ends commandGrace after the program.
+func runCaptured(ctx context.Context, p program, stdout, stderr *capture, lasts func(pid int)) (pid int, status syscall.WaitStatus, err error) {
+	cmd := exec.CommandContext(ctx, p.path)
+	cmd.Args = p.argv
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = p.stdin, captureWriter{stdout}, captureWriter{stderr}
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = commandGrace // then SIGKILL
+	if err := cmd.Start(); err != nil {
+		return 0, 0, err
+	}
+	lasts(cmd.Process.Pid)
+	err = cmd.Wait()
+	if cmd.ProcessState == nil {
+		return cmd.Process.Pid, 0, err
+	}
+	status, _ = cmd.ProcessState.Sys().(syscall.WaitStatus)
+	return cmd.Process.Pid, status, nil
+}
+
+type captureWriter struct{ c *capture }
+
+func (w captureWriter) Write(p []byte) (n int, err error) {
+	for n < len(p) {
+		room, err := w.c.room()
+		if err != nil {
+			return n, err
+		}
+		m := copy(room, p[n:])
+		if err := w.c.filled(m); err != nil {
+			return n, err
+		}
+		n += m
+	}
+	return n, nil
+}
