@@ -303,6 +303,9 @@ type told struct {
 
 // next reads the next outcomes, at most n, of which there must be as many. The session's lock is held.
 func (r *progressReader) next(w *progressWriter, n int) told {
+	if r.done > 0 && r.done == int(binary.NativeEndian.Uint32(w.ring[r.at+20:])) { // it was still open when its last result was read
+		r.leave(w)
+	}
 	if binary.NativeEndian.Uint64(w.ring[r.at:]) == 0 {
 		r.pass(w, len(w.ring)-r.at)
 	}
@@ -332,11 +335,16 @@ func (r *progressReader) next(w *progressWriter, n int) told {
 	r.done += o.n
 	r.bytes += size
 	if r.done == total {
-		length += r.bytes
-		r.done, r.bytes = 0, 0
-		r.pass(w, int(recordSize(length)))
+		r.leave(w)
 	}
 	return o
+}
+
+// leave goes on behind a run that has been read to its end.
+func (r *progressReader) leave(w *progressWriter) {
+	length := int(binary.NativeEndian.Uint32(w.ring[r.at+16:])) + r.bytes
+	r.done, r.bytes = 0, 0
+	r.pass(w, int(recordSize(length)))
 }
 
 // pass goes on behind n bytes.

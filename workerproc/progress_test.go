@@ -213,7 +213,7 @@ func TestRunOfSmallResults(t *testing.T) {
 			}
 			var got []outcome
 			for want := 1 + rnd.IntN(unread); len(got) < want; {
-				got = append(got, readNext(&r, w, want-len(got))...)
+				got = append(got, readNext(t, &r, w, want-len(got))...)
 			}
 			if want := kept[len(kept)-unread:][:len(got)]; !equal(got, want) {
 				t.Fatalf("the sender reads %v, want %v", got, want)
@@ -230,13 +230,13 @@ func TestRunOfSmallResults(t *testing.T) {
 			}
 		}
 		for unread > 0 && rnd.IntN(3) > 0 {
-			unread -= len(readNext(&r, w, unread))
+			unread -= len(readNext(t, &r, w, unread))
 		}
 		if got := outcomes(read(t, mem).Results); !equal(got, kept) {
 			t.Fatalf("chunk %d: the daemon reads %d results of closed runs, want %d", chunk, len(got), len(kept))
 		}
 		for unread > 0 && w.written-w.freed > 4<<10 {
-			unread -= len(readNext(&r, w, unread))
+			unread -= len(readNext(t, &r, w, unread))
 		}
 	}
 	if full == 0 || w.written < 10*uint64(len(mem)) {
@@ -245,8 +245,12 @@ func TestRunOfSmallResults(t *testing.T) {
 }
 
 // readNext is what the sender reads next.
-func readNext(r *progressReader, w *progressWriter, n int) (list []outcome) {
+func readNext(t *testing.T, r *progressReader, w *progressWriter, n int) (list []outcome) {
+	t.Helper()
 	out := r.next(w, n)
+	if out.n == 0 {
+		t.Fatalf("the sender reads nothing of chunk %d where there are %d results", out.chunk, n)
+	}
 	for i, size := range out.sizes {
 		list = append(list, outcome{chunk: out.chunk, offset: out.first + i, value: string(out.bytes[:size])})
 		out.bytes = out.bytes[size:]
