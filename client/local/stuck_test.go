@@ -28,7 +28,7 @@ var mostlyShort = workerproc.Func("mostly_short", func(ctx context.Context, i in
 // TestATaskThatHangsHoldsUpNoOthers: the input goes on until all tasks near the one that hangs have ended, so no worker is ever idle, and nobody takes
 // work back because of that.
 func TestATaskThatHangsHoldsUpNoOthers(t *testing.T) {
-	const near, most = 2 * hanging, 200_000
+	const near, most = 2 * hanging, 5_000_000
 	for _, size := range []int{0, 1, 100, 1000} {
 		t.Run(fmt.Sprintf("chunk size %d", size), func(t *testing.T) {
 			pool := open(t, client.Workers(2))

@@ -228,7 +228,10 @@ func (p *Pool) putBack(k *chunk, from int, so past) {
 // drop ends a chunk all of whose tasks are settled or have been given back.
 func (p *Pool) drop(k *chunk) {
 	w := k.worker
-	w.unanswered += k.revokes
+	if k.revokes > 0 {
+		w.unanswered += k.revokes
+		delete(w.revoked, k.ID)
+	}
 	if w.chunks.front == &k.ofWorker {
 		w.cancelledAt = 0
 	}
@@ -316,8 +319,13 @@ func (p *Pool) revokeHalf(w *worker) bool {
 }
 
 func (p *Pool) revoke(k *chunk, from int) {
+	w := k.worker
+	if w.revoked == nil {
+		w.revoked = map[ChunkID]*chunk{}
+	}
+	w.revoked[k.ID] = k
 	k.revokes++
-	k.worker.revoking++
+	w.revoking++
 	e := p.emit(Revoke)
-	e.Worker, e.Call, e.ChunkID, e.Offset = k.worker.id, k.Call, k.ID, from
+	e.Worker, e.Call, e.ChunkID, e.Offset = w.id, k.Call, k.ID, from
 }

@@ -139,8 +139,10 @@ func (p *Pool) Returned(now time.Time, id WorkerID, chunk ChunkID, from int) {
 		return
 	default:
 		if k.revokes > 0 {
-			k.revokes--
 			w.revoking--
+			if k.revokes--; k.revokes == 0 {
+				delete(w.revoked, k.ID)
+			}
 		}
 		if from < k.end {
 			p.giveBack(k, from)
@@ -151,9 +153,12 @@ func (p *Pool) Returned(now time.Time, id WorkerID, chunk ChunkID, from int) {
 	p.place(w)
 }
 
-// find is the chunk, if w holds it. What is asked for is mostly the last one.
+// find is the chunk, if w holds it. One that it has not been asked for is mostly the first, or has ended: their numbers grow.
 func (w *worker) find(id ChunkID) *chunk {
-	for l := w.chunks.back; l != nil; l = l.prev {
+	if k := w.revoked[id]; k != nil {
+		return k
+	}
+	for l := w.chunks.front; l != nil && l.of.ID <= id; l = l.next {
 		if l.of.ID == id {
 			return l.of
 		}

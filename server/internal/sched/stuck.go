@@ -8,7 +8,7 @@ import "time"
 
 const (
 	stuckFactor = 8                     // times the estimate: estimates are averages, and chunks of uneven tasks are right
-	stuckLeast  = 20 * time.Millisecond // no sooner: a machine with more to do than CPUs lets a process wait for as long
+	stuckLeast  = 100 * time.Millisecond // no sooner: a machine with more to do than CPUs lets a process wait for 20 or 50
 )
 
 // stuckAt is when a worker that holds something counts as stuck, if it is not heard of before: results that linger are no silence. One that has been asked for its tasks and still

@@ -46,11 +46,12 @@ type worker struct {
 	clocked moment       // its run time is accounted for up to here
 	done    uint64       // tasks that ended with a report
 
-	overrun    moment // what sweep has charged for the current task
-	loaded     bool   // holds tasks that it has not started, and none are being taken back
-	revoking   int    // unanswered Revokes…
-	unanswered int    // …of them for chunks that have ended
-	relieved   moment // when it was last found stuck
+	overrun    moment             // what sweep has charged for the current task
+	loaded     bool               // holds tasks that it has not started, and none are being taken back
+	revoking   int                // unanswered Revokes…
+	unanswered int                // …of them for chunks that have ended…
+	revoked    map[ChunkID]*chunk // …and the chunks of the others
+	relieved   moment             // when it was last found stuck
 
 	cancelledAt moment // when the current task was cancelled; 0: it is not
 	inspectAt   moment // not late before
