@@ -119,7 +119,7 @@ var measures = slices.Concat(
 		},
 		{
 			name: "command-rate", what: "A command (true) per item", figures: []figure{{"", perSecond}}, peers: []string{peerXargs, peerParallel, peerExec},
-			work: work{Do: "command-rate", Items: 500}, command: true,
+			work: work{Do: "command-rate", Items: 2000}, command: true,
 		},
 		{
 			name: "command-one", what: "map -- true ::: x, from start to end", figures: []figure{{"", inSeconds}}, peers: []string{peerXargs, peerParallel},
