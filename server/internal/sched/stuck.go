@@ -7,7 +7,7 @@ import "time"
 // next to be dispatched. A mistake does little harm: what is taken back is at most the prefetch and the rest of a chunk, and that is no attempt.
 
 const (
-	stuckFactor = 8                     // times the estimate: estimates are averages, and chunks of uneven tasks are right
+	stuckFactor = 8                      // times the estimate: estimates are averages, and chunks of uneven tasks are right
 	stuckLeast  = 100 * time.Millisecond // no sooner: a machine with more to do than CPUs lets a process wait for 20 or 50
 )
 
