@@ -17,14 +17,19 @@ import (
 	"github.com/procpool/procpool/client"
 )
 
-// memoryIMap reads an endless IMap slowly, and looks how much more memory that takes than nothing, and how far the input is ahead.
-func (o *ours) memoryIMap(ctx context.Context, w work) (*answer, error) {
-	pool, err := o.kept(ctx, w)
-	if err != nil {
-		return nil, err
+// idle is a pool that has nothing to do, and what is resident then.
+func (o *ours) idle(ctx context.Context, w work) (pool *client.Pool, resident int, err error) {
+	if pool, err = o.kept(ctx, w); err != nil {
+		return nil, 0, err
 	}
 	debug.FreeOSMemory()
-	idle, err := o.resident()
+	resident, err = o.resident()
+	return pool, resident, err
+}
+
+// memoryIMap reads an endless IMap slowly, and looks how much more memory that takes than nothing, and how far the input is ahead.
+func (o *ours) memoryIMap(ctx context.Context, w work) (*answer, error) {
+	pool, idle, err := o.idle(ctx, w)
 	if err != nil {
 		return nil, err
 	}
@@ -60,12 +65,7 @@ func (o *ours) memoryIMap(ctx context.Context, w work) (*answer, error) {
 
 // memoryCalls begins many endless IMaps whose tasks never end, and looks how much memory that takes when no more items are taken.
 func (o *ours) memoryCalls(ctx context.Context, w work) (*answer, error) {
-	pool, err := o.kept(ctx, w)
-	if err != nil {
-		return nil, err
-	}
-	debug.FreeOSMemory()
-	idle, err := o.resident()
+	pool, idle, err := o.idle(ctx, w)
 	if err != nil {
 		return nil, err
 	}

@@ -181,7 +181,7 @@ func TestMeasures(t *testing.T) {
 func TestCompares(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("python3"); err != nil {
-		t.Skip("python3 is not there, so the comparison with it is NOT tested here; install it")
+		t.Skip("python3 is not there, so the comparison with it is NOT tested here; apt-get install python3 brings it")
 	}
 	r, _ := benchJSON(t, 0, "--compare", "python")
 	for _, m := range r.Measures {
