@@ -351,18 +351,38 @@ class Side:
         return self.latency(w, 4 * FEW, once, 50, 99)
 
     def do_recycle(self, w):
-        def run(items, max_tasks):
+        def run(pool):
+            start = clock()
+            naps = self.kind.map(pool, nap, [100] * w["items"], 1)
+            return [len(naps) / (clock() - start)], naps
+
+        return self.replacing(w, run)
+
+    def do_recycle_paced(self, w):
+        def run(pool):
+            results, late = [], []
+            start = clock()
+            for i in range(w["items"]):
+                due = start + i / w["rate"]
+                time.sleep(max(0, due - clock()))
+                results.append(pool.apply_async(nap, (100,), callback=lambda _, due=due: late.append(clock() - due)))
+            naps = [r.get() for r in results]
+            return [len(naps) / (clock() - start), percentile(sorted(late), 95)], naps
+
+        return self.replacing(w, run)
+
+    def replacing(self, w, run):
+        figures = []
+        for max_tasks in None, 25:
             pool = self.kind.open(w["workers"], max_tasks)
             self.kind.map(pool, nap, [100] * w["workers"], 1)
-            start = clock()
-            naps = self.kind.map(pool, nap, [100] * items, 1)
-            took = clock() - start
+            values, naps = run(pool)
             self.kind.close(pool)
+            check(len(naps), w["items"])
             check(all(n >= 100 for n in naps), True)
-            return len(naps) / took
-
-        kept, replaced = run(w["items"], None), run(w["items"], 25)
-        return {"values": [kept, replaced, replaced / kept], "checked": 2 * w["items"]}
+            figures.append(values)
+        (kept, *soon), (replaced, *late) = figures
+        return {"values": [kept, replaced, replaced / kept, *soon, *late], "checked": 2 * w["items"]}
 
     def do_cpu(self, w):
         items = list(range(w["items"]))

@@ -31,7 +31,8 @@ type work struct {
 	Chunk   int     `json:"chunk,omitempty"` // 0: the side's own choice
 	Bytes   int     `json:"bytes,omitempty"` // of an item
 	Clients int     `json:"clients,omitempty"`
-	Seconds float64 `json:"seconds"` // the work is repeated until it has taken so long; at least once
+	Rate    int     `json:"rate,omitempty"` // items a second
+	Seconds float64 `json:"seconds"`        // the work is repeated until it has taken so long; at least once
 }
 
 // answer is what a side says after a round, as a line of JSON. Before the first round it says that it is there.
@@ -156,6 +157,14 @@ var measures = slices.Concat(
 		{
 			name: "recycle", what: "Map of 0.1 ms naps, chunk size 1", figures: []figure{{"", perSecond}, {"workers replaced every 25 tasks", perSecond}, {"what is left", asShare}},
 			peers: []string{peerPool}, work: work{Do: "recycle", Items: 1000},
+		},
+		{
+			name: "recycle-paced", what: "0.1 ms naps, 3,956 a second",
+			figures: []figure{
+				{"", perSecond}, {"workers replaced every 25 tasks", perSecond}, {"what is left", asShare},
+				{"p95", inSeconds}, {"p95, workers replaced", inSeconds},
+			},
+			peers: []string{peerPool}, work: work{Do: "recycle-paced", Items: 8000, Rate: 3956},
 		},
 		{
 			name: "cpu-auto", what: "CPU time of a task, automatic chunks", figures: []figure{{"", inSeconds}}, peers: []string{peerPool},

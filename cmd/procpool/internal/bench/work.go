@@ -198,30 +198,72 @@ func (o *ours) crash(ctx context.Context, w work) (*answer, error) {
 	}, 50, 99)
 }
 
-// recycleEvery is after how many tasks a worker is replaced.
-const recycleEvery = 25
+// recycleEvery is after how many tasks a worker is replaced, and dozeUS what each of them sleeps, in microseconds.
+const (
+	recycleEvery = 25
+	dozeUS       = 100
+)
 
-// recycle is what replacing workers costs: the same naps on a pool whose workers stay, and on one whose workers are replaced all the time.
+// recycle is what replacing workers costs: naps one after the other.
 func (o *ours) recycle(ctx context.Context, w work) (*answer, error) {
-	const us = 100
-	run := func(opts ...client.PoolOption) (float64, error) {
+	return o.replacing(ctx, w, func(pool *client.Pool) ([]float64, error) {
+		start := time.Now()
+		naps, err := client.Map(ctx, pool, dozeFunc, slices.Repeat([]int{dozeUS}, w.Items), client.ChunkSize(1))
+		took := time.Since(start)
+		return []float64{float64(len(naps)) / took.Seconds()}, errors.Join(err, checkNaps(naps, dozeUS))
+	})
+}
+
+// recyclePaced is recycle with naps that come at a rate of their own, and what passes from the moment at which one was due to its result.
+func (o *ours) recyclePaced(ctx context.Context, w work) (*answer, error) {
+	return o.replacing(ctx, w, func(pool *client.Pool) ([]float64, error) {
+		start := time.Now()
+		due := func(i int) time.Time { return start.Add(time.Duration(i) * time.Second / time.Duration(w.Rate)) }
+		paced := func(yield func(int) bool) {
+			for i := range w.Items {
+				if pause(ctx, time.Until(due(i))) != nil || !yield(dozeUS) {
+					return
+				}
+			}
+		}
+		var naps []int
+		var late []time.Duration
+		for out, err := range client.IMapUnordered(ctx, pool, dozeFunc, paced, client.ChunkSize(1)) {
+			if err != nil || out.Err != nil {
+				return nil, errors.Join(err, out.Err)
+			}
+			naps, late = append(naps, out.Value), append(late, time.Since(due(out.Index)))
+		}
+		took := time.Since(start)
+		if len(naps) != w.Items {
+			return nil, wrong("all", w.Items, len(naps), w.Items)
+		}
+		slices.Sort(late)
+		return []float64{float64(len(naps)) / took.Seconds(), percentile(late, 95).Seconds()}, checkNaps(naps, dozeUS)
+	})
+}
+
+// replacing runs the same on a pool whose workers stay, and on one whose workers are replaced all the time. The first figure of run is a rate; the answer
+// says how much of it is left.
+func (o *ours) replacing(ctx context.Context, w work, run func(*client.Pool) ([]float64, error)) (*answer, error) {
+	var got [2][]float64
+	for i, opts := range [][]client.PoolOption{nil, {client.MaxTasksPerWorker(recycleEvery), client.Spares(w.Workers)}} {
 		pool, err := o.open(ctx, w.Workers, opts...)
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
-		_, err = client.Map(ctx, pool, dozeFunc, slices.Repeat([]int{us}, w.Workers), client.ChunkSize(1))
-		start := time.Now()
-		naps, mapped := client.Map(ctx, pool, dozeFunc, slices.Repeat([]int{us}, w.Items), client.ChunkSize(1))
-		took := time.Since(start)
-		return float64(len(naps)) / took.Seconds(), errors.Join(err, mapped, checkNaps(naps, us), pool.Terminate())
+		_, err = client.Map(ctx, pool, dozeFunc, slices.Repeat([]int{dozeUS}, w.Workers), client.ChunkSize(1)) // they are there
+		if err == nil {
+			got[i], err = run(pool)
+		}
+		if err = errors.Join(err, pool.Terminate()); err != nil {
+			return nil, err
+		}
 	}
-	stay, err := run()
-	if err != nil {
-		return nil, err
+	stay, replaced := got[0], got[1]
+	a := &answer{Values: values(stay[0], replaced[0], replaced[0]/stay[0]), Checked: 2 * w.Items}
+	for i := range stay[1:] {
+		a.Values = append(a.Values, values(stay[i+1], replaced[i+1])...)
 	}
-	replaced, err := run(client.MaxTasksPerWorker(recycleEvery), client.Spares(w.Workers))
-	if err != nil {
-		return nil, err
-	}
-	return &answer{Values: values(stay, replaced, replaced/stay), Checked: 2 * w.Items}, nil
+	return a, nil
 }
