@@ -3918,7 +3918,7 @@ type RestartPoolResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The pool.
 	Pool *Pool `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
-	// How many workers have been replaced.
+	// How many workers have been replaced. One that was leaving already, because there were too many, is not.
 	Replaced      uint32 `protobuf:"varint,2,opt,name=replaced,proto3" json:"replaced,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

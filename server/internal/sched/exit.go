@@ -25,7 +25,9 @@ func (p *Pool) Exited(now time.Time, id WorkerID, exit Exit) {
 	}
 	if w.old {
 		p.old--
-		p.replaced++
+		if w.retiring != NotNeeded { // nobody takes its place
+			p.replaced++
+		}
 	}
 	p.vacate(w, &exit, blamed)
 }
