@@ -396,6 +396,11 @@ func (c *call) hold(ctx context.Context, s *Server) error {
 
 // receive takes items in until the client has no more. It ends with the stream, or when it has found the stream wrong.
 func (c *call) receive(ctx context.Context, s *Server, p *pool, stream grpc.ServerStream, first *wire.CallRequest) {
+	defer func() {
+		if r := recover(); r != nil { // what the client has sent costs it its call, and nobody else anything
+			c.refuse(p, refuse(pb.Reason_REASON_UNSPECIFIED, "%s", status.Convert(s.panicked("receiver of call "+c.id, r)).Message()))
+		}
+	}()
 	m := first
 	for {
 		if err := c.add(p, m); err != nil {

@@ -38,13 +38,15 @@ func (s *Server) serveCall(stream grpc.ServerStream, single bool) error {
 	if err != nil {
 		return err
 	}
-	defer s.budget.close(c)
+	served := false
+	defer func() { s.leave(ctx, p, c, served) }()
 	s.receivers.Go(func() { c.receive(ctx, s, p, stream, first) }) // ends with the stream, at the latest
 	for {
 		select {
 		case <-c.awake:
+		case <-p.joined:
+			s.orphan(p, c)
 		case <-ctx.Done():
-			p.post(func(now time.Time) { p.cancel(now, c, nil, "its client") })
 			return context.Cause(ctx)
 		}
 		for {
@@ -52,8 +54,10 @@ func (s *Server) serveCall(stream grpc.ServerStream, single bool) error {
 			switch {
 			case m != nil:
 			case refused != nil:
+				served = true
 				return refused
 			case done:
+				served = true
 				return nil
 			}
 			if m == nil {
@@ -66,11 +70,29 @@ func (s *Server) serveCall(stream grpc.ServerStream, single bool) error {
 				forPeople(&m.response)
 			}
 			if err := sendPortion(stream, &m.response); err != nil {
-				p.post(func(now time.Time) { p.cancel(now, c, nil, "its client") })
 				return err
 			}
 			c.written(p, m)
 		}
+	}
+}
+
+// leave is the end of a handler. A call that has not been served to its end is cancelled: its client has gone, its time is over, or the handler has panicked.
+func (s *Server) leave(ctx context.Context, p *pool, c *call, served bool) {
+	if !served {
+		p.post(func(now time.Time) { p.cancel(now, c, nil, "its client") })
+	}
+	s.budget.close(c)
+}
+
+// orphan ends a call that came when its pool ended, so that nobody has looked at it and nobody will.
+func (s *Server) orphan(p *pool, c *call) {
+	c.mu.Lock()
+	ended := c.done
+	c.mu.Unlock()
+	if !ended {
+		s.forgetCall(c.id)
+		c.end(refuse(pb.Reason_REASON_POOL_TERMINATED, "pool %q has ended", p.name).of(p.name), nil)
 	}
 }
 
@@ -116,7 +138,8 @@ func (ps *poolService) Apply(ctx context.Context, r *pb.ApplyRequest) (*pb.Apply
 	if err != nil {
 		return nil, err
 	}
-	defer s.budget.close(c)
+	served := false
+	defer func() { s.leave(ctx, p, c, served) }()
 	if err := c.add(p, m); err != nil {
 		return nil, err
 	}
@@ -124,12 +147,14 @@ func (ps *poolService) Apply(ctx context.Context, r *pb.ApplyRequest) (*pb.Apply
 	for {
 		select {
 		case <-c.awake:
+		case <-p.joined:
+			s.orphan(p, c)
 		case <-ctx.Done():
-			p.post(func(now time.Time) { p.cancel(now, c, nil, "its client") })
 			return nil, context.Cause(ctx)
 		}
 		m, _, refused := c.take()
 		if m == nil && refused != nil {
+			served = true
 			return nil, refused
 		}
 		if m == nil {
@@ -137,6 +162,7 @@ func (ps *poolService) Apply(ctx context.Context, r *pb.ApplyRequest) (*pb.Apply
 		}
 		c.written(p, m)
 		if m.tasks > 0 {
+			served = true
 			return applyResponse(c, &m.response), nil
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 // codeOf is the one table from reasons to gRPC codes. The client reads the reason, people and stock tools read the code.
 var codeOf = map[pb.Reason]codes.Code{
+	pb.Reason_REASON_UNSPECIFIED:      codes.Internal, // a defect of the daemon
 	pb.Reason_REASON_UNKNOWN_POOL:     codes.NotFound,
 	pb.Reason_REASON_POOL_EXISTS:      codes.AlreadyExists,
 	pb.Reason_REASON_POOL_CLOSED:      codes.FailedPrecondition,

@@ -41,7 +41,8 @@ func TestMain(m *testing.M) {
 // daemon is a daemon in this process, with real sockets and real workers, and a client of it.
 type daemon struct {
 	*client.Client
-	addr string
+	addr   string
+	server *server.Server
 }
 
 func serve(t *testing.T) *daemon {
@@ -70,7 +71,7 @@ func serveAs(t *testing.T, cfg server.Config) *daemon {
 			t.Errorf("daemon: %v", err)
 		}
 	})
-	d := &daemon{Client: dial(t, s.Addr()), addr: s.Addr()}
+	d := &daemon{Client: dial(t, s.Addr()), addr: s.Addr(), server: s}
 	if _, err := d.Pools(t.Context()); err != nil { // its second connection is there from now on
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 	pb "github.com/procpool/procpool/proto/procpool/v1"
 	"github.com/procpool/procpool/proto/wire"
 	"github.com/procpool/procpool/server/internal/sched"
+	"google.golang.org/grpc/status"
 )
 
 // pool is a pool: a decision core and the goroutine that owns it.
@@ -195,18 +196,21 @@ func (p *pool) crashed() {
 	if r == nil {
 		return
 	}
-	err := p.server.panicked("owner of pool "+p.name, r)
+	err := status.Convert(p.server.panicked("owner of pool "+p.name, r)).Message()
+	p.terminated = true
 	p.mu.Lock()
 	p.ended = true
 	p.inbox = nil
 	p.mu.Unlock()
 	for id := range p.calls {
-		p.endCall(id, refuse(pb.Reason_REASON_POOL_TERMINATED, "%v", err).of(p.name))
+		p.endCall(id, refuse(pb.Reason_REASON_POOL_TERMINATED, "%s", err).of(p.name))
 	}
 	for _, w := range p.workers {
 		w.out.close()
-		if w.proc != nil {
-			w.proc.Kill()
+		select {
+		case <-w.born: // also if nobody has heard of it yet
+			w.child.Kill()
+		default: // whoever starts it will find the pool ended, and kill it
 		}
 	}
 	p.procs.Wait()

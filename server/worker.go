@@ -83,7 +83,7 @@ func (w *worker) live() {
 	}
 	w.child = proc
 	close(w.born)
-	p.post(func(now time.Time) {
+	expected := p.post(func(now time.Time) {
 		w.proc = proc
 		w.happened(pb.WatchKind_WATCH_KIND_WORKER_STARTED, func(*pb.WatchEvent) {})
 		p.core.Spawned(now, w.id)
@@ -91,6 +91,9 @@ func (w *worker) live() {
 			proc.Kill()
 		}
 	})
+	if !expected { // the pool has crashed: nobody else knows of it
+		proc.Kill()
+	}
 	exit := proc.Wait()
 	if !p.server.unexpect(w) { // it has attached: what it still sent counts
 		select {

@@ -106,13 +106,15 @@ func (ws *workerService) Attach(stream grpc.BidiStreamingServer[pb.AttachRequest
 		defer close(sent)
 		w.send(stream)
 	}()
+	defer func() { // also after a panic
+		w.out.close()
+		<-sent
+		time.AfterFunc(streamGrace, func() { p.post(w.outlived) })
+	}()
 	err = w.receive(stream)
 	if why, itsFault := unreadable(err); itsFault {
 		p.post(func(now time.Time) { p.core.Misbehaved(now, w.id, why) })
 	}
-	w.out.close()
-	<-sent
-	time.AfterFunc(streamGrace, func() { p.post(w.outlived) })
 	return err
 }
 

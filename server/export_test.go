@@ -1,0 +1,63 @@
+package server
+
+import (
+	"runtime"
+	"time"
+
+	"github.com/procpool/procpool/proto/wire"
+)
+
+// Crash has the owner of a pool panic while the process of one more worker is being started, or has been and the owner has not heard of it. Before that it waits
+// until something else has been posted, which it will never apply.
+func (s *Server) Crash(pool string, workers int, born bool) error {
+	p, err := s.pool(pool)
+	if err != nil {
+		return err
+	}
+	p.post(func(now time.Time) {
+		p.core.Resize(now, workers)
+		p.perform(p.core.Settle(now))
+		for _, w := range p.workers {
+			if born {
+				<-w.born
+			}
+		}
+		for posted := false; !posted; runtime.Gosched() {
+			p.mu.Lock()
+			posted = len(p.inbox) > 0
+			p.mu.Unlock()
+		}
+		panic("so long")
+	})
+	return nil
+}
+
+// AddRuin adds a pool that has no owner, and nothing else that a handler relies on. The func that it returns takes it out again.
+func (s *Server) AddRuin(name string) (remove func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pools[name] = &pool{name: name}
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.pools, name)
+	}
+}
+
+// Garble gives the calls of a pool a result that no worker could have sent: its sizes do not add up.
+func (s *Server) Garble(pool string) error {
+	p, err := s.pool(pool)
+	if err != nil {
+		return err
+	}
+	p.post(func(time.Time) {
+		for _, c := range p.calls {
+			c.mu.Lock()
+			c.next.Results = append(c.next.Results, wire.Results{Values: wire.Batch{Sizes: []uint32{1000}}})
+			c.waiting = true
+			c.mu.Unlock()
+			c.flush()
+		}
+	})
+	return nil
+}
