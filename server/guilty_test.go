@@ -78,13 +78,17 @@ func upTo(n int) []int {
 	return list
 }
 
-// From a crash to the error of its task, and from the end of the grace to the error of a task that had to be killed.
+// From a crash to the error of its task, and from the end of the grace to the error of a task that had to be killed. Each p99 is that of a hundred at least.
 func TestCrashesAndKillsAreToldSoon(t *testing.T) {
+	const (
+		grace = 20 * time.Millisecond // less than the daemon waits with a longer one before it looks at a late task
+		delay = 10 * time.Millisecond
+		late  = 20 * time.Millisecond // after the beginning of a task
+	)
 	d := serve(t)
-	pool := d.open(t, "", client.Workers(1))
 	for _, c := range []struct {
 		what      string
-		n         int
+		n         int // in each of two pools
 		task      string
 		opts      []client.CallOption
 		cancel    bool
@@ -92,37 +96,73 @@ func TestCrashesAndKillsAreToldSoon(t *testing.T) {
 		after     time.Duration // what it takes at least
 		published time.Duration // beyond that
 	}{
-		{"from a crash to its error", 200, "kills itself", nil, false, client.ErrWorkerLost, 0, crashBound},
-		{"from a timeout's grace to its error", 10, "ignores SIGTERM", limit(timeout), false, client.ErrTimeout, timeout + cancelGrace + killDelay, gentle},
-		{"from a cancellation's grace to its error", 10, "ignores SIGTERM", nil, true, client.ErrCancelled, cancelGrace + killDelay, gentle},
+		{"from a crash to its error", 100, "kills itself", nil, false, client.ErrWorkerLost, 0, crashBound},
+		{"from a timeout's grace to its error", 50, "ignores SIGTERM", limit(late), false, client.ErrTimeout, late + grace + delay, gentle},
+		{"from a cancellation's grace to its error", 50, "ignores SIGTERM", nil, true, client.ErrCancelled, grace + delay, gentle},
 	} {
 		if raceEnabled {
 			c.n = min(c.n, 50)
 		}
+		pools := make([]*pool, 2)
+		for i := range pools {
+			pools[i] = d.open(t, "", client.Workers(1), client.CancelGrace(grace), client.KillDelay(delay))
+		}
 		promptly(t, c.what, c.published, func() time.Duration {
-			took := make([]time.Duration, c.n)
-			for i := range took {
-				pool.rest(t, 1)
-				began := time.Now()
-				r := client.MapAsync(t.Context(), pool.Pool, do, []string{c.task}, c.opts...)
-				if c.cancel {
-					eventually(t, func() string {
-						began = time.Now()
-						return pool.cancelCalls(t, 1)
+			samples := make(chan time.Duration, len(pools)*c.n) // one slot for each
+			began, waited := time.Now(), waitedForCPU()
+			t.Run(c.what, func(t *testing.T) {
+				for _, p := range pools {
+					t.Run(p.Name(), func(t *testing.T) {
+						t.Parallel()
+						for range c.n {
+							samples <- p.told(t, c.task, c.opts, c.cancel, c.want) - c.after
+						}
 					})
 				}
-				if _, err := r.Get(t.Context()); !errors.Is(err, c.want) {
-					t.Fatalf("%s: got %v, want %v", c.what, err, c.want)
-				}
-				took[i] = time.Since(began) - c.after
+			})
+			close(samples)
+			var took []time.Duration
+			for d := range samples {
+				took = append(took, d)
+			}
+			if t.Failed() {
+				return 0
 			}
 			slices.Sort(took)
-			p50, p99 := took[c.n/2], took[c.n*99/100]
-			t.Logf("%s: p50 %v, p99 %v of %d", c.what, p50, p99, c.n)
-			if raceEnabled {
-				return p50 // the worst of few is ten times as slow as what is published
+			p50, p99 := took[len(took)/2], took[(len(took)*99+99)/100-1]
+			t.Logf("%s: p50 %v, p99 %v of %d", c.what, p50, p99, len(took))
+			if busy := waitedForCPU()-waited >= time.Since(began)/2; busy || raceEnabled {
+				return p50 // the worst is ten times as slow as what is published, or as long as others may have the CPUs
 			}
 			return p99
 		})
+		for _, p := range pools {
+			p.end(t)
+		}
+	}
+}
+
+// told is how long it takes until the error of a bad task is there that ends its worker; from its cancel on, if it is to be cancelled.
+func (p *pool) told(t *testing.T, bad string, opts []client.CallOption, cancel bool, want error) time.Duration {
+	t.Helper()
+	for {
+		p.rest(t, 1)
+		began := time.Now()
+		r := client.MapAsync(t.Context(), p.Pool, do, []string{bad}, opts...)
+		if cancel {
+			eventually(t, func() string {
+				began = time.Now()
+				return p.cancelCalls(t, 1)
+			})
+		}
+		_, err := r.Get(t.Context())
+		took := time.Since(began)
+		var task *client.TaskError
+		if !errors.As(err, &task) || !errors.Is(err, want) {
+			t.Fatalf("%s: got %v, want %v", bad, err, want)
+		}
+		if task.Exit != nil {
+			return took
+		} // else it was cancelled before it began
 	}
 }

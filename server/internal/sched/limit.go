@@ -51,8 +51,10 @@ func (p *Pool) cancelTask(w *worker, k *chunk, offset int) {
 	e.Worker, e.Call, e.ChunkID, e.Offset = w.id, k.Call, k.ID, offset
 }
 
-// lateness is what a task gets beyond its timeout before the daemon looks: the worker ends it by itself, and its report takes a while.
-const lateness = 100 * time.Millisecond
+// maxLateness is what a task gets beyond its timeout before the daemon looks: the worker ends it by itself, and its report takes a while. A shorter grace leaves less.
+const maxLateness = 100 * time.Millisecond
+
+func (p *Pool) lateness() moment { return min(maxLateness, p.cfg.CancelGrace) }
 
 // watch must be called when a worker has a new current task, or its current task has been cancelled: it sets the limits.
 func (p *Pool) watch(w *worker) {
@@ -75,7 +77,7 @@ func (p *Pool) watch(w *worker) {
 		p.wake(&w.alarm, p.now+p.cfg.CancelGrace)
 	}
 	if c.spec.TaskTimeout > 0 {
-		p.wake(&w.alarm, w.since+c.spec.TaskTimeout+lateness)
+		p.wake(&w.alarm, w.since+c.spec.TaskTimeout+p.lateness())
 	}
 }
 
@@ -99,7 +101,7 @@ func (p *Pool) check(w *worker) {
 	if timeout == 0 {
 		return
 	}
-	limit := max(w.since+timeout+lateness, w.inspectAt)
+	limit := max(w.since+timeout+p.lateness(), w.inspectAt)
 	switch {
 	case p.now < limit:
 		p.wake(&w.alarm, limit)
@@ -142,7 +144,7 @@ func (p *Pool) judge(w *worker, k *chunk, offset int, started moment) {
 	case late >= 0:
 		w.inspectAt = started + k.call.spec.TaskTimeout + p.cfg.CancelGrace
 	default:
-		w.inspectAt = started + k.call.spec.TaskTimeout + lateness
+		w.inspectAt = started + k.call.spec.TaskTimeout + p.lateness()
 	}
 	p.wake(&w.alarm, w.inspectAt)
 }
