@@ -294,6 +294,14 @@ func (c *call) cancelledTask(seq uint64) bool {
 	return ok
 }
 
+// cancelReason is why a task was cancelled.
+func (c *call) cancelReason() Reason {
+	if c.cancelled {
+		return c.reason
+	}
+	return CallCancelled
+}
+
 // retries tells whether a task that ended like this has another attempt.
 func (c *call) retries(seq uint64, attempt int, o Outcome) bool {
 	return attempt < c.spec.MaxAttempts && c.spec.RetryOn.Has(o) && !c.cancelledTask(seq)

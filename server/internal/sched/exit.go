@@ -12,6 +12,7 @@ func (p *Pool) Exited(now time.Time, id WorkerID, exit Exit) {
 		return
 	}
 	blamed := false
+	w.why = exit.Why
 	if !p.terminated {
 		for i := range exit.Recovered {
 			p.recover(w, &exit.Recovered[i])
@@ -131,14 +132,13 @@ func (c *call) suspect(seq uint64) bool {
 
 // lose gives the tasks that are left of k, which is one if the worker kept its record well, their outcome.
 func (p *Pool) lose(w *worker, k *chunk, why any) {
-	c, o, r := k.call, WorkerLost, NoReason
+	c := k.call
 	n := k.end - k.done
 	seq := k.todo.next() + uint64(n-1)
+	o, r := WorkerLost, NoReason
 	switch {
-	case c.cancelled:
-		o, r = Cancelled, c.reason
 	case c.cancelledTask(seq):
-		o, r = Cancelled, CallCancelled
+		o, r = Cancelled, c.cancelReason()
 	case w.reason == TaskTimedOut && w.condemned == k.ID && w.offset < k.end:
 		o, r = Timeout, TaskTimedOut
 	case w.reason == Misbehaved:
@@ -146,12 +146,29 @@ func (p *Pool) lose(w *worker, k *chunk, why any) {
 	}
 	c.flying -= n
 	c.owe(p.now - w.clocked - moment(n)*k.cost - w.overrun)
-	again := c.retries(seq, k.Attempt, o)
+	p.blame(k, n, o, r, why, p.now-w.clocked)
+}
+
+// blame gives the next n tasks of k, which ran for so long together, an outcome that their worker has not reported; or another attempt. What they have in
+// common is the last one of them.
+func (p *Pool) blame(k *chunk, n int, o Outcome, r Reason, why any, ran moment) {
+	c := k.call
+	again := c.retries(k.todo.next()+uint64(n-1), k.Attempt, o)
 	parts := p.settle(k, nil, n)
 	if again {
 		p.requeue(c, parts, past{attempts: k.Attempt})
 		return
 	}
 	d := p.fail(c, parts, k.Attempt, o, r)
-	d.Worker, d.Why, d.Ran = w.id, why, p.now-w.clocked
+	d.Worker, d.Why, d.Ran = k.worker.id, why, ran
+}
+
+// overrule gives the next task of k the outcome for which its worker has been signalled: whatever the worker says about it since comes too late.
+func (p *Pool) overrule(k *chunk, ran moment) {
+	w, c := k.worker, k.call
+	o, r := Timeout, TaskTimedOut
+	if c.cancelledTask(k.todo.next()) {
+		o, r = Cancelled, c.cancelReason()
+	}
+	p.blame(k, 1, o, r, w.why, ran)
 }

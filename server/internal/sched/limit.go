@@ -92,7 +92,7 @@ func (p *Pool) check(w *worker) {
 	if w.cancelledAt != 0 {
 		limit := w.cancelledAt + p.cfg.CancelGrace
 		if p.now >= limit {
-			p.condemn(w, k, k.done, CallCancelled)
+			p.condemn(w, k, k.done, k.call.cancelReason())
 			return
 		}
 		p.wake(&w.alarm, limit)

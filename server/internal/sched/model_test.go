@@ -33,7 +33,8 @@ type client struct {
 	outcomes  []int // per task
 	attempts  []int // per task: the last one dispatched
 	holder    []WorkerID
-	deaths    map[uint64]int // of workers that had not begun the task whose turn it was
+	deaths    map[uint64]int      // of workers that had not begun the task whose turn it was
+	decided   map[uint64]WorkerID // who has been signalled because of a task
 	cancelled []bool
 	closed    bool // input has ended
 	cancel    bool
@@ -185,7 +186,14 @@ func (w *world) apply(e *Effect) {
 			}
 		}
 	case Signal:
-		w.actor(e.Worker).termed = true
+		a := w.actor(e.Worker)
+		a.termed = true
+		of := w.pool.workers[a.id]
+		for _, h := range a.chunks {
+			if of != nil && h.id == of.condemned {
+				h.call.decided[h.seqs[of.offset]] = a.id
+			}
+		}
 	case Kill:
 		w.actor(e.Worker).killed = true
 	case Inspect:
@@ -240,6 +248,9 @@ func (w *world) deliver(e *Effect) {
 				w.t.Fatalf("call %d: task %d has a second outcome, %v", e.Call, seq, d.Outcome)
 			}
 			if d.Outcome == Value {
+				if c.decided[seq] == d.Worker {
+					w.t.Fatalf("call %d: task %d has a value from worker %d, which was signalled because of it", e.Call, seq, d.Worker)
+				}
 				// The script of a report in this world: it carries the number of its first task.
 				if want := d.Report.Ref.([]uint64)[d.First-d.Report.First+n]; want != seq {
 					w.t.Fatalf("call %d: task %d is delivered with the value of %d", e.Call, seq, want)
@@ -373,7 +384,7 @@ func (w *world) open() {
 	if w.roll(3) == 0 {
 		spec.QueueTimeout = time.Duration(1+w.roll(20)) * 10 * time.Millisecond
 	}
-	w.calls = append(w.calls, &client{spec: spec})
+	w.calls = append(w.calls, &client{spec: spec, decided: map[uint64]WorkerID{}})
 	w.pool.Open(w.now, spec)
 }
 
@@ -485,10 +496,12 @@ func (w *world) report(a *actor, n int) Report {
 		case w.roll(10) == 9:
 			o = []Outcome{TaskError, Timeout}[w.roll(2)]
 		}
-		if o == Value {
-			continue
+		if o != Value {
+			r.Failed = append(r.Failed, Failed{i, o})
 		}
-		r.Failed = append(r.Failed, Failed{i, o})
+		if h.call.decided[h.seqs[i]] == a.id {
+			o = Timeout // whatever a says; or Cancelled
+		}
 		if c, seq := h.call, h.seqs[i]; c.attempts[seq]+1 < c.spec.MaxAttempts && c.retryOn().Has(o) && !c.cancel && !c.cancelled[seq] {
 			c.attempts[seq]++
 			c.holder[seq] = 0

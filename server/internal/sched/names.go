@@ -13,7 +13,7 @@ var (
 	}
 	reasons = [...]string{
 		NoReason: "no reason", UnknownFunction: "unknown function", WrongEncoding: "wrong encoding", BootFailure: "boot failure", PoolClosed: "pool closed",
-		PoolTerminated: "pool terminated", CallCancelled: "call cancelled", TaskTimedOut: "task timed out", QueueTimedOut: "queue timed out",
+		PoolTerminated: "pool terminated", CallCancelled: "call cancelled", DeadlinePassed: "deadline passed", TaskTimedOut: "task timed out", QueueTimedOut: "queue timed out",
 		RanItsTasks: "ran its tasks", TooOld: "too old", TookMemory: "took memory", IdleTooLong: "idle for too long", NotNeeded: "not needed", Replaced: "replaced",
 		NeverRegistered: "never registered", NeverReady: "never ready", IgnoredStop: "ignored stop", Misbehaved: "misbehaved", TooLarge: "too large", Stopping: "stopping",
 		OutOfMemory: "out of memory",

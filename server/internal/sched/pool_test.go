@@ -1,6 +1,7 @@
 package sched
 
 import (
+	"slices"
 	"testing"
 	"time"
 )
@@ -228,6 +229,58 @@ func TestBackoffIsSpreadByATwentieth(t *testing.T) {
 		p := New(Config{Rand: func() float64 { return tt.rand }})
 		if got := p.backoff(tt.n); got != tt.want {
 			t.Errorf("back-off after %d failures with %v: %v, want %v", tt.n+1, tt.rand, got, tt.want)
+		}
+	}
+}
+
+// Workers that began together do not leave together: how much each may have is drawn.
+func TestWhatAWorkerMayHaveIsDrawn(t *testing.T) {
+	t.Parallel()
+	const minute = moment(time.Minute)
+	for _, tt := range []struct {
+		rand   float64
+		tasks  int
+		age    moment
+		idle   moment
+		memory int64
+	}{
+		{0, 1000, minute * 9 / 10, minute * 9 / 10, 1000},
+		{0.5, 950, minute, minute, 950},
+		{0.75, 925, minute * 105 / 100, minute * 105 / 100, 925},
+	} {
+		p := New(Config{MaxTasks: 1000, MaxAge: time.Minute, MaxIdle: time.Minute, DrainMemory: 1000, Rand: func() float64 { return tt.rand }})
+		w := &worker{}
+		p.span(w)
+		if w.left != tt.tasks || w.expires != tt.age || w.rests != tt.idle || w.drain != tt.memory {
+			t.Errorf("with %v a worker has %d tasks, %v of age, %v of idleness and %d bytes, want %+v", tt.rand, w.left, w.expires, w.rests, w.drain, tt)
+		}
+	}
+	for _, dice := range [][]float64{{0.1, 0.9, 0.5}, {0.9, 0.1, 0.5}} {
+		draws := dice
+		c := newCrew(t, Config{Workers: 3, MaxIdle: time.Minute, Rand: func() float64 {
+			d := draws[0]
+			draws = draws[1:]
+			return d
+		}})
+		var left []time.Duration
+		began := c.now
+		for range 3 {
+			at, ok := c.pool.NextDeadline()
+			if !ok {
+				t.Fatal("nobody will leave")
+			}
+			c.now = at
+			for _, e := range c.pool.Settle(c.now) {
+				if e.Kind == Stop && e.Reason == IdleTooLong {
+					left = append(left, c.now.Sub(began))
+					c.pool.Exited(c.now, e.Worker, Exit{Kind: ExitClean})
+				}
+			}
+			c.settle()
+		}
+		want := []time.Duration{55200 * time.Millisecond, time.Minute, 64800 * time.Millisecond}
+		if !slices.Equal(left, want) {
+			t.Errorf("with %v workers leave after %v, want %v", dice, left, want)
 		}
 	}
 }

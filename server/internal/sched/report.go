@@ -43,8 +43,8 @@ func (r *Report) valid(end int) bool {
 	return true
 }
 
-// absorb delivers the tasks of r, which are the next ones of k, except for those that are to be tried again. Some of the first may have been
-// delivered before.
+// absorb delivers the tasks of r, which are the next ones of k, except for those that are to be tried again, and one for which its worker has been signalled:
+// what that one comes to has been decided. Some of the first may have been delivered before.
 func (p *Pool) absorb(k *chunk, r *Report) {
 	w, c := k.worker, k.call
 	n := r.First + r.N - k.done
@@ -62,8 +62,24 @@ func (p *Pool) absorb(k *chunk, r *Report) {
 	w.done += uint64(n)
 	w.slot.failures, p.trouble = 0, 0
 
+	each := ran / moment(n)
+	if late := w.offset; w.state >= signalled && w.condemned == k.ID && late >= k.done && late < r.First+r.N {
+		p.pass(k, r, late, each)
+		p.overrule(k, each)
+	}
+	p.pass(k, r, r.First+r.N, each)
+	if k.done == k.end {
+		p.drop(k)
+	}
+	p.update(c)
+	p.watch(w)
+}
+
+// pass delivers the tasks of a report before place to, each of which ran for about so long, except for those that are to be tried again.
+func (p *Pool) pass(k *chunk, r *Report, to int, each moment) {
+	c := k.call
 	for _, f := range r.Failed {
-		if f.Offset < k.done {
+		if f.Offset < k.done || f.Offset >= to {
 			continue
 		}
 		again, so := false, past{attempts: k.Attempt}
@@ -78,16 +94,11 @@ func (p *Pool) absorb(k *chunk, r *Report) {
 			c.failed++
 			continue
 		}
-		p.deliverReport(k, r, f.Offset, ran/moment(n))
+		p.deliverReport(k, r, f.Offset, each)
 		parts := p.settle(k, nil, 1)
 		p.requeue(c, parts, so)
 	}
-	p.deliverReport(k, r, r.First+r.N, ran/moment(n))
-	if k.done == k.end {
-		p.drop(k)
-	}
-	p.update(c)
-	p.watch(w)
+	p.deliverReport(k, r, to, each)
 }
 
 // settle passes over the next n tasks of k and appends them to parts.

@@ -225,6 +225,8 @@ func (s *script) event(f []string) {
 			seqs = append(seqs, uint64(n))
 		}
 		p.CancelTasks(s.now, CallID(arg(0)), seqs)
+	case "deadline":
+		p.Cancel(s.now, CallID(arg(0)), DeadlinePassed)
 	case "written":
 		p.Written(s.now, CallID(arg(0)), arg(1), arg(2))
 	case "done": // the next n tasks of worker w, or all of its chunk

@@ -103,7 +103,7 @@ func (p *Pool) vacate(w *worker, exit *Exit, blamed bool) {
 		return
 	}
 	ready := w.ready != 0
-	if blamed || w.asked || ready && (w.done > 0 || p.now-w.ready >= proven || w.reason == CallCancelled || w.reason == TaskTimedOut) {
+	if blamed || w.asked || ready && (w.done > 0 || p.now-w.ready >= proven || w.condemned != 0) {
 		s.failures = 0
 		p.vacant.pushBack(&s.place)
 		return

@@ -80,16 +80,27 @@ func (p *Pool) relieve() {
 		w := p.overdue.front.of
 		p.leaver = w
 		p.retire(w, w.flaw)
-	case p.cfg.MaxIdle > 0 && !p.idle.empty() && p.want() > p.cfg.MinWorkers:
-		w := p.idle.back.of
-		if at := w.since + p.cfg.MaxIdle; p.now >= at {
+	case p.cfg.MaxIdle > 0 && !p.idle.empty() && p.want() > p.cfg.MinWorkers && p.rester.pos == 0:
+		w := p.sleepiest()
+		if at := w.since + w.rests; p.now >= at {
 			p.asleep++
 			p.leaver = w
 			p.retire(w, IdleTooLong)
-		} else if p.rester.pos == 0 {
+		} else { // one that becomes idle meanwhile may be late by the difference between two draws
 			p.alarms.set(&p.rester, at)
 		}
 	}
+}
+
+// sleepiest is the idle worker that will first have been so for long enough; of several the one that has been for longest.
+func (p *Pool) sleepiest() *worker {
+	first := p.idle.back.of
+	for l := p.idle.back.prev; l != nil; l = l.prev {
+		if w := l.of; w.since+w.rests < first.since+first.rests {
+			first = w
+		}
+	}
+	return first
 }
 
 // rouse brings back workers that were stopped because they were idle, as many as there are tasks for, and tells whether there are any.
@@ -133,7 +144,7 @@ func (p *Pool) outlived(w *worker, flaw Reason) {
 	}
 }
 
-// span gives a worker its share of tasks and time.
+// span gives a worker its share of tasks, time and memory. Each is drawn, so that workers that have begun together, in this pool or in others, do not leave together.
 func (p *Pool) span(w *worker) {
 	w.left = math.MaxInt
 	if n := p.cfg.MaxTasks; n > 0 {
@@ -141,6 +152,12 @@ func (p *Pool) span(w *worker) {
 	}
 	if age := p.cfg.MaxAge; age > 0 {
 		w.expires = p.now + moment(float64(age)*(0.9+0.2*p.cfg.Rand()))
+	}
+	if idle := p.cfg.MaxIdle; idle > 0 {
+		w.rests = moment(float64(idle) * (0.9 + 0.2*p.cfg.Rand()))
+	}
+	if drain := p.cfg.DrainMemory; drain > 0 {
+		w.drain = drain - int64(float64(drain)*0.1*p.cfg.Rand())
 	}
 }
 
@@ -159,7 +176,7 @@ func (p *Pool) aged(w *worker) {
 // Memory says how much memory a worker has, in bytes. One that has not run anything yet is let be: its replacement would need as much.
 func (p *Pool) Memory(now time.Time, id WorkerID, bytes int64) {
 	p.clock(now)
-	if w := p.workers[id]; w != nil && w.state == live && w.done > 0 && p.cfg.DrainMemory > 0 && bytes > p.cfg.DrainMemory {
+	if w := p.workers[id]; w != nil && w.state == live && w.done > 0 && w.drain > 0 && bytes > w.drain {
 		p.outlived(w, TookMemory)
 	}
 }

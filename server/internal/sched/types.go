@@ -43,8 +43,8 @@ type Config struct {
 	// When a worker is replaced, though nothing is wrong with it. 0: never.
 	MaxTasks    int           // it has been given so many tasks, or up to a tenth less by Rand
 	MaxAge      time.Duration // it has been ready for so long, ±10 % by Rand
-	DrainMemory int64         // Memory says more bytes than this, and it has run a task
-	MaxIdle     time.Duration // it has had no task for so long: it stops, and is replaced when there is work again…
+	DrainMemory int64         // Memory says more bytes than this, or than up to a tenth less by Rand, and it has run a task
+	MaxIdle     time.Duration // it has had no task for so long, ±10 % by Rand: it stops, and is replaced when there is work again…
 	MinWorkers  int           // …but so many stay
 
 	BackoffMin time.Duration  // default 100 ms, doubled per abnormal exit of the slot in a row…
@@ -186,6 +186,7 @@ const (
 	PoolClosed
 	PoolTerminated
 	CallCancelled
+	DeadlinePassed // of the call: the shell cancels it for this
 	TaskTimedOut
 	QueueTimedOut
 	RanItsTasks // Config.MaxTasks

@@ -33,6 +33,8 @@ type worker struct {
 	spare    bool          // stands by; it gets no tasks
 	left     int           // tasks that it may still be given
 	expires  moment        // when it has reached its age; 0: never
+	rests    moment        // how long it may be idle; 0: for ever
+	drain    int64         // bytes of memory with which it should be replaced; 0: any
 	flaw     Reason        // why it is overdue, if it is
 	flawed   link[*worker] // overdue, or not
 	retiring Reason        // why it gets no more tasks
@@ -59,6 +61,7 @@ type worker struct {
 	reason    Reason  // why it was signalled or killed
 	condemned ChunkID // the task that was the reason
 	offset    int
+	why       any // of its Exit, once it has exited
 }
 
 // function is a Function with what is known about it.
