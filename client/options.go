@@ -157,8 +157,8 @@ func MaxWorkerAge(d time.Duration) PoolOption {
 	return func(c *poolConfig) { c.spec.MaxWorkerAge = durationpb.New(d) }
 }
 
-// MaxWorkerIdle is after how long without a task a worker stops, as long as more than [MinWorkers] are left. When tasks wait, workers are started
-// again. At least 1 s. Default: workers stay.
+// MaxWorkerIdle is after how long without a task a worker stops, 10 % more or less by chance, as long as more than [MinWorkers] are left. When tasks wait,
+// workers are started again. At least 1 s. Default: workers stay.
 func MaxWorkerIdle(d time.Duration) PoolOption {
 	return func(c *poolConfig) { c.spec.MaxWorkerIdle = durationpb.New(d) }
 }
@@ -187,7 +187,7 @@ func Spares(n int) PoolOption {
 	}
 }
 
-// DrainMemory is with how many bytes of memory a worker is replaced, when it has ended its task. It is looked at about once a second, and only after a worker's
+// DrainMemory is with how many bytes of memory, or up to a tenth less by chance, a worker is replaced, when it has ended its task. It is looked at about once a second, and only after a worker's
 // first task. Children of the worker count only where it has a cgroup (see [MaxMemory]). At least 1 MiB. 0, the default: never.
 func DrainMemory(bytes int64) PoolOption {
 	return func(c *poolConfig) {

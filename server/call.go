@@ -276,6 +276,8 @@ func explain(d *sched.Delivery, exit *pb.WorkerExit) string {
 		return "no worker was free within the queue timeout"
 	case sched.TaskTimedOut:
 		return "the task ran into its timeout"
+	case sched.DeadlinePassed:
+		return "the deadline of the call has passed"
 	case sched.PoolTerminated:
 		return "the pool was terminated"
 	case sched.PoolClosed:

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"regexp"
 	"slices"
 	"sync"
@@ -80,9 +81,27 @@ func (s *Server) serveCall(stream grpc.ServerStream, single bool) error {
 // leave is the end of a handler. A call that has not been served to its end is cancelled: its client has gone, its time is over, or the handler has panicked.
 func (s *Server) leave(ctx context.Context, p *pool, c *call, served bool) {
 	if !served {
-		p.post(func(now time.Time) { p.cancel(now, c, nil, "its client") })
+		by, why := "its client", sched.CallCancelled
+		if c.overdue(ctx.Err(), time.Now()) {
+			by, why = "its deadline", sched.DeadlinePassed
+		}
+		p.post(func(now time.Time) { p.cancelAll(now, c, by, why) })
 	}
 	s.budget.close(c)
+}
+
+// deadlineSlack is how long before its deadline, as the daemon has it, a call may have ended for it: its client has begun to count when the request was still
+// on its way, and says that it is over before the daemon finds out. Leaky: a client that gives up so shortly before the deadline is not told from one that obeys it.
+const deadlineSlack = 100 * time.Millisecond
+
+// overdue tells whether a call that ends by err, the end of its stream's context, does so because its time is over.
+func (c *call) overdue(err error, now time.Time) bool {
+	end := c.spec.Deadline
+	if err == nil || end.IsZero() {
+		return false
+	}
+	slack := min(deadlineSlack, end.Sub(c.started)/10)
+	return errors.Is(err, context.DeadlineExceeded) || !now.Before(end.Add(-slack))
 }
 
 // orphan ends a call that came when its pool ended, so that nobody has looked at it and nobody will.

@@ -142,11 +142,15 @@ func program(pid int32) string {
 
 // cancel ends a call, or some tasks of it. by is who wants it.
 func (p *pool) cancel(now time.Time, c *call, indexes []uint64, by string) {
-	c.cancelledBy = by
 	if len(indexes) == 0 {
-		c.cancelled = true
-		p.core.Cancel(now, c.key, sched.CallCancelled)
+		p.cancelAll(now, c, by, sched.CallCancelled)
 		return
 	}
+	c.cancelledBy = by
 	p.core.CancelTasks(now, c.key, c.seqs(indexes))
+}
+
+func (p *pool) cancelAll(now time.Time, c *call, by string, why sched.Reason) {
+	c.cancelledBy, c.cancelled = by, true
+	p.core.Cancel(now, c.key, why)
 }

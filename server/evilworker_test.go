@@ -381,6 +381,21 @@ func (w *evilWorker) misbehave(c *pb.Chunk, offset int, answer *pb.ChunkResults)
 	case "answers late":
 		<-time.After(timeout + cancelGrace/20)
 		return say(answer)
+	case "answers when it is cancelled":
+		for {
+			m, err := w.stream.Recv()
+			if err != nil {
+				return err
+			}
+			if len(m.Cancels) > 0 {
+				return say(answer)
+			}
+		}
+	case "answers at SIGTERM":
+		told := make(chan os.Signal, 1) // one signal
+		signal.Notify(told, syscall.SIGTERM)
+		<-told
+		return errors.Join(say(answer), w.hang())
 	case "answers with something undecodable":
 		return say(rawReport(c.Id, offset, []byte("}{")))
 	case "answers with more than a result may have":

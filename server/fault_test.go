@@ -70,6 +70,7 @@ func TestOneBadTaskAmongGoodOnes(t *testing.T) {
 		{worker: "answers with more than a message may have", want: client.ErrWorkerLost, says: "larger than max", within: crashBound + largeTime},
 		{worker: "answers with sizes that do not add up", want: client.ErrWorkerLost, says: "protocol: grpc: failed to unmarshal", within: crashBound},
 		{worker: "answers late", limits: limit(timeout), within: time.Second},
+		{worker: "answers at SIGTERM", want: client.ErrTimeout, says: "ran into its timeout", limits: limit(timeout), within: timeout + cancelGrace + gentle},
 		{worker: "ends its stream and lives on", want: client.ErrWorkerLost, says: "ended its stream and lived on", within: outlived},
 		{worker: "keeps garbage for a record", want: client.ErrWorkerLost, says: "killed by SIGKILL", within: crashBound},
 		{worker: "keeps a record of another's task", want: client.ErrWorkerLost, says: "killed by SIGKILL", within: crashBound},

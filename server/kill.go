@@ -27,11 +27,13 @@ func (w *worker) condemn(why sched.Reason, signal string) {
 	if why == sched.PoolTerminated || why == sched.PoolClosed || why == sched.Stopping {
 		return // many at once, and nothing is wrong with them
 	}
-	timeout := w.describeTask(r)
+	timeout, deadline := w.describeTask(r)
 	spec := w.pool.spec
 	switch why {
 	case sched.TaskTimedOut:
 		r.Limit = fmt.Sprintf("the task timeout of %v and the grace of %v", timeout, spec.CancelGrace.AsDuration())
+	case sched.DeadlinePassed:
+		r.Limit = fmt.Sprintf("the deadline of the call, %v after it began, and the grace of %v", deadline, spec.CancelGrace.AsDuration())
 	case sched.CallCancelled, sched.IgnoredStop:
 		r.Limit = fmt.Sprintf("the grace of %v", spec.CancelGrace.AsDuration())
 	case sched.OutOfMemory:
@@ -44,12 +46,17 @@ func (w *worker) condemn(why sched.Reason, signal string) {
 	if !w.pool.server.cfg.InProcess {
 		describeProcess(r, w.proc.Pid())
 	}
-	w.doing = killLine(r, time.Now())
+	limit := ""
+	if killReasons[why] != "" { // the other sentences name it
+		limit = r.Limit
+	}
+	w.doing = killLine(r, limit, time.Now())
 }
 
 var killers = map[sched.Reason]string{
 	sched.TaskTimedOut:    "task timeout",
 	sched.CallCancelled:   "cancel",
+	sched.DeadlinePassed:  "call deadline",
 	sched.PoolTerminated:  "terminate",
 	sched.PoolClosed:      "close",
 	sched.Stopping:        "daemon",
@@ -60,9 +67,9 @@ var killers = map[sched.Reason]string{
 	sched.OutOfMemory:     "memory limit",
 }
 
-// describeTask notes the task that a worker runs, and returns that task's timeout. Its progress record knows best, if it keeps one; but a worker that has
-// been stopped between two tasks has the next one in hand.
-func (w *worker) describeTask(r *pb.KillReport) time.Duration {
+// describeTask notes the task that a worker runs, and returns that task's timeout, and after how long its call had to end. Its progress record knows best, if it
+// keeps one; but a worker that has been stopped between two tasks has the next one in hand.
+func (w *worker) describeTask(r *pb.KillReport) (timeout, deadline time.Duration) {
 	p := w.pool
 	i, ok := p.core.Worker(w.id)
 	if rec, recorded := w.proc.Progress(); recorded && rec.Running {
@@ -70,20 +77,28 @@ func (w *worker) describeTask(r *pb.KillReport) time.Duration {
 			if seg, seq, place := taskAt(k.Parts, rec.Offset); k.Call != i.Call || seq >= i.Seq {
 				r.Attempt, r.Since = uint32(k.Attempt), timestamppb.New(rec.Started)
 				if c := p.calls[k.Call]; c != nil { // else it is wound up already
-					r.By = c.killer(r.By)
+					r.By, deadline = c.killer(r.By), c.allowed()
 					r.Function, r.CallId, r.Index = c.spec.Function, c.id, seg.index(seq, place)
 				}
-				return k.TaskTimeout
+				return k.TaskTimeout, deadline
 			}
 		}
 	}
 	c := p.calls[i.Call]
 	if !ok || c == nil {
-		return 0
+		return 0, 0
 	}
 	r.By = c.killer(r.By)
 	r.Function, r.CallId, r.Index, r.Attempt, r.Since = c.spec.Function, c.id, c.index(i.Seq), uint32(i.Attempt), timestamppb.New(i.Since)
-	return c.spec.TaskTimeout
+	return c.spec.TaskTimeout, c.allowed()
+}
+
+// allowed is how long the call may take; 0 if it has no deadline.
+func (c *call) allowed() time.Duration {
+	if c.spec.Deadline.IsZero() {
+		return 0
+	}
+	return c.spec.Deadline.Sub(c.started).Round(time.Millisecond)
 }
 
 // killer says who has cancelled the call, if that is why.
@@ -147,8 +162,8 @@ func busier(a, b string) bool {
 	return b == "" || strings.IndexByte(order, a[0]) > strings.IndexByte(order, b[0])
 }
 
-// killLine is a report in a few words; empty if there is nothing to add to the reason.
-func killLine(r *pb.KillReport, now time.Time) string {
+// killLine is a report in a few words, with the limit if that is to be named; empty if there is nothing to add to the reason.
+func killLine(r *pb.KillReport, limit string, now time.Time) string {
 	var parts []string
 	if strings.HasPrefix(r.GetBy(), killers[sched.CallCancelled]+" by") {
 		parts = append(parts, r.By)
@@ -163,6 +178,9 @@ func killLine(r *pb.KillReport, now time.Time) string {
 			at += " in " + r.Wchan
 		}
 		parts = append(parts, at)
+	}
+	if limit != "" {
+		parts = append(parts, "limit: "+limit)
 	}
 	return strings.Join(parts, ", ")
 }

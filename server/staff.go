@@ -174,7 +174,7 @@ func (w *worker) retirement() string {
 	case sched.TookMemory:
 		return fmt.Sprintf("recycled when it had %d MiB of memory", w.memory>>20)
 	case sched.IdleTooLong:
-		return fmt.Sprintf("stopped after %v without a task", w.pool.spec.MaxWorkerIdle.AsDuration())
+		return fmt.Sprintf("stopped after about %v without a task", w.pool.spec.MaxWorkerIdle.AsDuration())
 	case sched.NotNeeded:
 		return "stopped, because there were more workers than the pool needs"
 	case sched.Replaced:

@@ -225,7 +225,7 @@ func (w *worker) exitCause(exit *pb.WorkerExit) string {
 
 var killCauses = map[sched.Reason]string{
 	sched.NeverRegistered: "start_timeout", sched.NeverReady: "ready_timeout", sched.IgnoredStop: "ignored_stop", sched.Misbehaved: "misbehaved",
-	sched.TaskTimedOut: "task_timeout", sched.CallCancelled: "cancelled", sched.PoolTerminated: "terminated", sched.PoolClosed: "stopped", sched.Stopping: "terminated",
+	sched.TaskTimedOut: "task_timeout", sched.CallCancelled: "cancelled", sched.DeadlinePassed: "call_deadline", sched.PoolTerminated: "terminated", sched.PoolClosed: "stopped", sched.Stopping: "terminated",
 	sched.OutOfMemory: "oom",
 }
 

@@ -53,7 +53,7 @@ func TestTallyHasAnEnd(t *testing.T) {
 func TestEveryReasonHasItsCause(t *testing.T) {
 	t.Parallel()
 	for _, why := range []sched.Reason{
-		sched.NeverRegistered, sched.NeverReady, sched.IgnoredStop, sched.Misbehaved, sched.TaskTimedOut, sched.CallCancelled, sched.PoolTerminated, sched.PoolClosed, sched.Stopping,
+		sched.NeverRegistered, sched.NeverReady, sched.IgnoredStop, sched.Misbehaved, sched.TaskTimedOut, sched.CallCancelled, sched.DeadlinePassed, sched.PoolTerminated, sched.PoolClosed, sched.Stopping,
 	} {
 		if (&worker{killed: why}).exitCause(&pb.WorkerExit{}) == "" {
 			t.Errorf("reason %d of a kill has no word", why)

@@ -195,6 +195,7 @@ func (w *worker) killReason() string {
 var killReasons = map[sched.Reason]string{
 	sched.TaskTimedOut:   "a task ran into its timeout and did not return",
 	sched.CallCancelled:  "a task was cancelled and did not return",
+	sched.DeadlinePassed: "a task did not return when the deadline of its call had passed",
 	sched.PoolTerminated: "the pool was terminated",
 	sched.Stopping:       "the daemon is stopping",
 }

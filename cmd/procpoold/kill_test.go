@@ -1,9 +1,11 @@
 package main_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -22,6 +24,7 @@ func TestAKilledWorkerIsReportedWithWhatItDid(t *testing.T) {
 		t.Fatal(err)
 	}
 	spin := client.Func[int, int]("spin")
+	var ends []string // of errors
 	check := func(what string, err, kind error, function, by, limit, state string) {
 		t.Helper()
 		var task *client.TaskError
@@ -38,6 +41,11 @@ func TestAKilledWorkerIsReportedWithWhatItDid(t *testing.T) {
 		if !strings.Contains(err.Error(), fmt.Sprintf("it ran %s (call %s, task %d, attempt 1) for ", function, k.CallId[:8], k.Index)) || !strings.Contains(err.Error(), "state "+state) {
 			t.Errorf("%s: the error says %q", what, err)
 		}
+		doing := fmt.Sprintf("(call %s, task %d", k.CallId[:8], k.Index)
+		if !strings.Contains(err.Error(), ", limit: "+k.Limit) {
+			t.Errorf("%s: the error says %q, without the limit %q", what, err, k.Limit)
+		}
+		ends = append(ends, doing, k.Limit)
 		t.Logf("%s: %v", what, err)
 	}
 
@@ -70,6 +78,56 @@ func TestAKilledWorkerIsReportedWithWhatItDid(t *testing.T) {
 	}
 	_, err = r.Get(t.Context())
 	check("cancel", err, client.ErrCancelled, "spin", "cancel by Cancel of uid", "the grace of 100ms", "R")
+
+	// The call is over for its client at its deadline, and for its worker when the grace is over as well.
+	expire := func() *pb.WorkerExit {
+		info, err := pool.Info(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := info.LastExit.GetPid()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := client.Map(ctx, pool, spin, []int{0}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("deadline: got %v", err)
+		}
+		eventually(t, patience, func() string {
+			if info, err = pool.Info(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if info.LastExit.GetPid() == before {
+				return "the worker of the call that is over lives on"
+			}
+			return ""
+		})
+		return info.LastExit
+	}
+	exit := expire()
+	for range 4 { // on a busy machine the request may have been on its way for so long that its end looks like the client's wish
+		if exit.Kill.GetBy() == "call deadline" {
+			break
+		}
+		t.Logf("deadline: %v", exit)
+		exit = expire()
+	}
+	if k := exit.Kill; k.GetBy() != "call deadline" || k.Function != "spin" || !strings.HasPrefix(k.Limit, "the deadline of the call, ") || !strings.HasSuffix(k.Limit, " after it began, and the grace of 100ms") ||
+		!strings.HasPrefix(exit.Reason, "a task did not return when the deadline of its call had passed: killed by SIG") || !strings.Contains(exit.Reason, "limit: "+k.Limit) {
+		t.Errorf("deadline: got %v", exit)
+	}
+	t.Logf("deadline: %s", exit.Reason)
+	ends = append(ends, fmt.Sprintf("(call %s, task 0", exit.Kill.GetCallId()[:8]), exit.Kill.GetLimit())
+
+	d.cmd.Process.Signal(syscall.SIGTERM)
+	<-d.done // it has written its last line
+	for i := 0; i < len(ends); i += 2 {
+		for _, event := range []string{"SIGTERM to worker", "worker ended"} {
+			if !slices.ContainsFunc(strings.Split(d.log.String(), "\n"), func(line string) bool {
+				return strings.Contains(line, event) && strings.Contains(line, ends[i]) && strings.Contains(line, "limit: "+ends[i+1])
+			}) {
+				t.Errorf("the log has no %q with %q and %q", event, ends[i], ends[i+1])
+			}
+		}
+	}
 }
 
 // stopper stops the worker of pool p as soon as it runs the call that is labelled so.

@@ -694,8 +694,8 @@ func (x *WorkerExit) GetPeakMemory() uint64 {
 // WorkerExit.reason.
 type KillReport struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Whose wish it was: "task timeout", "cancel by its client", "cancel by Cancel of uid 1000, pid 4711", "terminate", "close", "daemon", "start timeout", "ready timeout", "stop",
-	// "protocol" (it broke it), "memory limit".
+	// Whose wish it was: "task timeout", "call deadline", "cancel by its client", "cancel by Cancel of uid 1000, pid 4711", "terminate", "close", "daemon", "start timeout",
+	// "ready timeout", "stop", "protocol" (it broke it), "memory limit".
 	By string `protobuf:"bytes,1,opt,name=by,proto3" json:"by,omitempty"`
 	// What had been reached, for a person: "the task timeout of 5s and the grace of 5s".
 	Limit string `protobuf:"bytes,2,opt,name=limit,proto3" json:"limit,omitempty"`

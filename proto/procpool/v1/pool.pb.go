@@ -535,15 +535,16 @@ type PoolSpec struct {
 	MaxTasksPerWorker uint32 `protobuf:"varint,9,opt,name=max_tasks_per_worker,json=maxTasksPerWorker,proto3" json:"max_tasks_per_worker,omitempty"`
 	// A worker is replaced, after its task, when it has been ready for so long, 10 % more or less by chance. At least 1 s. Absent: never.
 	MaxWorkerAge *durationpb.Duration `protobuf:"bytes,10,opt,name=max_worker_age,json=maxWorkerAge,proto3" json:"max_worker_age,omitempty"`
-	// A worker that has had no task for so long stops, as long as more than min_workers are left. Workers are started again when there are tasks
-	// that wait. At least 1 s. Absent: workers stay.
+	// A worker that has had no task for so long, 10 % more or less by chance, stops, as long as more than min_workers are left. Workers are started again when
+	// there are tasks that wait. At least 1 s. Absent: workers stay.
 	MaxWorkerIdle *durationpb.Duration `protobuf:"bytes,11,opt,name=max_worker_idle,json=maxWorkerIdle,proto3" json:"max_worker_idle,omitempty"`
 	// How many workers stay however long they are idle. For max_worker_idle only; at most workers.
 	MinWorkers uint32 `protobuf:"varint,12,opt,name=min_workers,json=minWorkers,proto3" json:"min_workers,omitempty"`
 	// How many workers are kept started and ready beside the others. A spare runs no task; it takes the place of a worker that leaves or
 	// dies. At most 4,096 together with workers.
 	Spares uint32 `protobuf:"varint,13,opt,name=spares,proto3" json:"spares,omitempty"`
-	// A worker whose memory (see Worker.memory) exceeds so many bytes is replaced after its task. Looked at about once a second. At least 1 MiB. 0: never.
+	// A worker whose memory (see Worker.memory) exceeds so many bytes, or up to a tenth less by chance, is replaced after its task. Looked at about once a second.
+	// At least 1 MiB. 0: never.
 	DrainMemory uint64 `protobuf:"varint,14,opt,name=drain_memory,json=drainMemory,proto3" json:"drain_memory,omitempty"`
 	// How many bytes of memory a worker may have, together with its children; files that the kernel can forget do not count. One that wants more is killed with
 	// them, and the task that it ran is lost. The kernel keeps this limit to the byte where each worker has a cgroup with the controller memory; elsewhere the daemon
