@@ -47,9 +47,13 @@ func (row badTask) cancelled(t *testing.T) (took time.Duration) {
 	}
 	var at time.Time                 // of the cancel
 	cancelled := make(chan struct{}) // closed then; the input goes on
+	quiet := make(chan struct{})     // closed when all tasks before the bad one have their outcomes: whatever stops then, none of them waits in it
 	input := func(yield func(string) bool) {
 		for i, task := range tasks {
-			if i == bad+1 {
+			switch i {
+			case bad:
+				<-quiet
+			case bad + 1:
 				<-cancelled
 			}
 			if !yield(task) {
@@ -60,7 +64,7 @@ func (row badTask) cancelled(t *testing.T) (took time.Duration) {
 	go func() { // ends before the loop below, which needs what it sends
 		defer close(cancelled)
 		var mine *pb.Worker
-		for mine == nil && t.Context().Err() == nil {
+		for tick := time.NewTicker(time.Millisecond); mine == nil; <-tick.C {
 			workers, err := d.Workers(t.Context(), pool.Name())
 			if err != nil {
 				t.Errorf("workers: %v", err)
@@ -85,6 +89,9 @@ func (row badTask) cancelled(t *testing.T) (took time.Duration) {
 		now := time.Now()
 		if seen[out.Index]++; seen[out.Index] > 1 {
 			t.Errorf("task %d has another outcome: %q, %v", out.Index, out.Value, out.Err)
+		}
+		if len(seen) == bad && out.Index < bad {
+			close(quiet)
 		}
 		if out.Index == bad {
 			<-cancelled

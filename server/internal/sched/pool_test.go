@@ -236,7 +236,7 @@ func TestBackoffIsSpreadByATwentieth(t *testing.T) {
 // Workers that began together do not leave together: how much each may have is drawn.
 func TestWhatAWorkerMayHaveIsDrawn(t *testing.T) {
 	t.Parallel()
-	const minute = moment(time.Minute)
+	const minute = time.Minute
 	for _, tt := range []struct {
 		rand   float64
 		tasks  int
