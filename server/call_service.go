@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"io"
 	"regexp"
 	"slices"
 	"sync"
@@ -29,10 +30,10 @@ func (ps *poolService) ApplyAsync(stream grpc.BidiStreamingServer[pb.ApplyAsyncR
 func (s *Server) serveCall(stream grpc.ServerStream, single bool) error {
 	ctx := stream.Context()
 	first := &wire.CallRequest{}
-	if err := stream.RecvMsg(first); err != nil {
+	if err := stream.RecvMsg(first); err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
-	if first.Settings == nil {
+	if first.Settings == nil { // also when there is no message at all
 		return badRequest("the first message of a call must name its pool and its function, before or together with the first items")
 	}
 	c, p, err := s.openCall(ctx, first.Settings, single, first.JSON != nil)

@@ -22,7 +22,9 @@ import (
 	pb "github.com/procpool/procpool/proto/procpool/v1"
 	"github.com/procpool/procpool/server"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 )
 
 // clientBound is how soon everything of a client that is gone is gone, too.
@@ -142,21 +144,30 @@ func TestClientThatIsStoppedAndGoesOn(t *testing.T) {
 	d := serve(t)
 	pool := d.open(t, "", client.Name("shared"))
 	pool.mustAnswer(t)
-	pool.rest(t, 2)
-	before := used(t)
-	c := startClient(t, "maps and checks", d.addr)
-	c.expect(t, "ready")
-	c.Process.Signal(syscall.SIGSTOP)
-	for range 20 {
-		pool.mustAnswer(t)
-	}
-	c.Process.Signal(syscall.SIGCONT)
-	c.expect(t, "right")
-	if err := c.Wait(); err != nil {
-		t.Errorf("the client: %v", err)
-	}
-	pool.rest(t, 2)
-	before.back(t)
+	promptly(t, "the rest of its call", clientBound, func() time.Duration {
+		pool.rest(t, 2)
+		before := used(t)
+		c := startClient(t, "maps and checks", d.addr)
+		c.expect(t, "ready")
+		c.Process.Signal(syscall.SIGSTOP)
+		for range 20 {
+			promptly(t, "the call of another", crashBound, func() time.Duration {
+				began := time.Now()
+				pool.mustAnswer(t)
+				return time.Since(began)
+			})
+		}
+		c.Process.Signal(syscall.SIGCONT)
+		began := time.Now()
+		c.expect(t, "right")
+		if err := c.Wait(); err != nil {
+			t.Errorf("the client: %v", err)
+		}
+		pool.rest(t, 2)
+		took := time.Since(began)
+		before.back(t)
+		return took
+	})
 }
 
 // 64 processes use one pool at once, each with its own connections.
@@ -379,19 +390,53 @@ func halfClose(ctx context.Context, addr string) error {
 	if err != nil {
 		return err
 	}
-	for _, first := range []*pb.MapRequest{nil, {Pool: "shared", Function: "poison"}, {Pool: "shared", Function: "poison", Items: numbers(10)}} {
+	for _, c := range []struct {
+		first   *pb.MapRequest // nil: nothing is sent
+		results int
+		ends    codes.Code
+	}{
+		{nil, 0, codes.InvalidArgument},
+		{&pb.MapRequest{Pool: "shared", Function: "poison"}, 0, codes.OK},
+		{&pb.MapRequest{Pool: "shared", Function: "poison", Items: numbers(10)}, 10, codes.OK},
+	} {
 		stream, err := rpc.Map(ctx)
 		if err != nil {
 			return err
 		}
-		if first != nil {
-			err = stream.Send(first)
+		if c.first != nil {
+			err = stream.Send(c.first)
 		}
 		if err := errors.Join(err, stream.CloseSend()); err != nil {
 			return err
 		}
+		if results, err := eights(stream); results != c.results || status.Code(err) != c.ends {
+			return fmt.Errorf("after %v and the end of its half it gets %d results and %w, want %d and %v", c.first, results, err, c.results, c.ends)
+		}
 	}
 	return ready()
+}
+
+// eights reads a call to its end, whose results must be what sevens become. A call that ends well has no error.
+func eights(stream grpc.BidiStreamingClient[pb.MapRequest, pb.MapResponse]) (results int, err error) {
+	for {
+		m, err := stream.Recv()
+		switch {
+		case errors.Is(err, io.EOF):
+			return results, nil
+		case err != nil:
+			return results, err
+		case len(m.Failures) > 0:
+			return results, fmt.Errorf("failures %v", m.Failures)
+		}
+		for _, r := range m.Results {
+			for _, item := range split(r.Values) {
+				if string(item) != "8" {
+					return results, fmt.Errorf("the result %q, want 8", item)
+				}
+				results++
+			}
+		}
+	}
 }
 
 // rawCodec sends bytes as they are.
