@@ -2,7 +2,9 @@ package server_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -173,9 +175,61 @@ func TestWaitingCallsAreToldTheLastReason(t *testing.T) {
 
 // A process that says hello a second time, with its token, is refused, and its first conversation goes on.
 func TestWorkerThatRegistersTwice(t *testing.T) {
-	d := serve(t)
-	pool := d.open(t, "registers twice")
-	pool.mustAnswer(t)
+	promptly(t, "the refusal", crashBound, func() time.Duration {
+		d := serve(t)
+		before := used(t)
+		const workers = 2
+		said := make(chan string, workers) // a line of each
+		began := time.Now()
+		pool := d.open(t, "registers twice", client.Workers(workers), client.Output(func(o client.WorkerOutput) { said <- string(o.Line) }))
+		for range workers {
+			select {
+			case line := <-said:
+				if !strings.Contains(line, "refused: the token is wrong or has been used") {
+					t.Errorf("the worker hears %q, want that it is refused", line)
+				}
+			case <-time.After(patience):
+				t.Fatal("a worker has not heard that it is refused")
+			}
+		}
+		took := time.Since(began)
+		pool.mustAnswer(t)
+		pool.rest(t, workers)
+		if ended := len(pool.exits); ended > 0 {
+			t.Errorf("%d workers have ended, want that their first conversations go on", ended)
+		}
+		pool.end(t)
+		before.back(t)
+		return took
+	})
+}
+
+// A process with the token, and with the pid that was started, is refused if it has become another user. It can reach the private socket only with a privilege.
+func TestWorkerThatHasBecomeAnotherUser(t *testing.T) {
+	const stranger = 12005 // needs no account
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	become := []string{"setpriv", fmt.Sprint("--reuid=", stranger), "--inh-caps=+dac_override", "--ambient-caps=+dac_override"}
+	if out, err := exec.Command(become[0], append(become[1:], "true")...).CombinedOutput(); err != nil {
+		t.Skipf("NOT TESTED: that a worker of another uid is refused: %v %s(as root, with apt-get install util-linux: go test ./server -run AnotherUser)", err, out)
+	}
+	promptly(t, "the reason", crashBound, func() time.Duration {
+		d := serve(t)
+		before := used(t)
+		began := time.Now()
+		pool := d.open(t, "", client.Program(become[0], append(become[1:], self)...))
+		err := pool.untilDegraded(t)
+		took := time.Since(began)
+		if want := fmt.Sprintf("the worker runs as uid %d, but was started as uid %d", stranger, os.Getuid()); !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want to hear that %s", err, want)
+		}
+		t.Log(err)
+		pool.end(t)
+		before.back(t)
+		return took
+	})
 }
 
 // A worker with other functions than the first one's is killed, and the pool goes on with those that fit.

@@ -61,6 +61,13 @@ func init() {
 		},
 		"panics elsewhere": func(context.Context) (string, error) { go panic("so long"); select {} },
 		"hangs":            func(context.Context) (string, error) { select {} },
+		"hangs for ever":   func(context.Context) (string, error) { select {} },
+		"hangs at first": func(ctx context.Context) (string, error) {
+			if info, _ := workerproc.TaskInfo(ctx); info.Attempt == 1 {
+				select {}
+			}
+			return "HANGS AT FIRST", nil
+		},
 		"computes for ever": func(context.Context) (string, error) {
 			for {
 				spin++
@@ -203,9 +210,16 @@ func (w *evilWorker) live() error {
 		if second.stream, err = w.client.Attach(context.Background()); err != nil {
 			return err
 		}
-		if err := errors.Join(second.say(&pb.AttachRequest{Hello: w.hello()}), second.refused()); err != nil {
+		if err := second.say(&pb.AttachRequest{Hello: w.hello()}); err != nil {
 			return err
 		}
+		m, err := second.stream.Recv()
+		if err != nil {
+			return err
+		}
+		fmt.Println("refused:", m.GetRefused().GetMessage())
+	case "says goodbye and stays", "ignores stop":
+		signal.Ignore(syscall.SIGTERM)
 	}
 	return w.work()
 }
@@ -300,15 +314,16 @@ func (w *evilWorker) refused() error {
 	return nil
 }
 
-// work does what chunks say, until the stream ends. A task that is called "now" does what is wrong with the worker.
+// work does what chunks say, until the stream ends. A task that is called "now" does what is wrong with the worker; one that is called "keep" lasts
+// until it is let go.
 func (w *evilWorker) work() error {
 	for {
 		m, err := w.stream.Recv()
 		if err != nil {
 			return err
 		}
-		if m.Stop != nil {
-			return errors.Join(w.say(&pb.AttachRequest{Goodbye: &pb.Goodbye{}}), w.stream.CloseSend())
+		if m.Stop != nil && w.mode != "ignores stop" {
+			return w.leave()
 		}
 		var back []*pb.Returned
 		for _, r := range m.Revokes {
@@ -326,9 +341,12 @@ func (w *evilWorker) work() error {
 					return err
 				}
 				answer := report(c.Id, offset, strings.ToUpper(what))
-				if what == "now" {
+				switch what {
+				case "now":
 					err = w.misbehave(c, offset, answer)
-				} else {
+				case "keep":
+					err = errors.Join(keep(c), w.say(&pb.AttachRequest{Results: []*pb.ChunkResults{answer}}))
+				default:
 					err = w.say(&pb.AttachRequest{Results: []*pb.ChunkResults{answer}})
 				}
 				if err != nil {
@@ -337,6 +355,50 @@ func (w *evilWorker) work() error {
 			}
 		}
 	}
+}
+
+// leave says goodbye, and ends the stream.
+func (w *evilWorker) leave() error {
+	err := w.say(&pb.AttachRequest{Goodbye: &pb.Goodbye{}})
+	if w.mode == "says goodbye and stays" {
+		return errors.Join(err, w.hang())
+	}
+	return errors.Join(err, w.stream.CloseSend())
+}
+
+// Files in the directory of a pool, by which its workers and their test meet.
+const (
+	keptChunks = "chunks" // the numbers of those with a task that is kept, a line each
+	letGo      = "let-go" // is there when such tasks may end
+)
+
+// keep says which chunk is kept, and waits until it may go.
+func keep(c *pb.Chunk) error {
+	kept, err := os.OpenFile(keptChunks, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(kept, c.Id)
+	if err := errors.Join(err, kept.Close()); err != nil {
+		return err
+	}
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for range tick.C {
+		if _, err := os.Stat(letGo); err == nil {
+			break
+		}
+	}
+	return nil
+}
+
+// neighbour is the chunk that another worker keeps.
+func neighbour() (chunk uint64, err error) {
+	b, err := os.ReadFile(keptChunks)
+	if err == nil {
+		_, err = fmt.Sscan(string(b), &chunk)
+	}
+	return chunk, err
 }
 
 // split is the items of a batch.
@@ -407,8 +469,21 @@ func (w *evilWorker) misbehave(c *pb.Chunk, offset int, answer *pb.ChunkResults)
 		return say(answer)
 	case "gives back what it has not got":
 		return w.say(&pb.AttachRequest{Returned: []*pb.Returned{{Chunk: c.Id + 1000}}})
+	case "answers for a neighbour's task", "gives back a neighbour's task", "writes for a neighbour's task":
+		chunk, err := neighbour()
+		if err != nil {
+			return err
+		}
+		switch w.mode {
+		case "answers for a neighbour's task":
+			return say(report(chunk, 0, "forged"))
+		case "gives back a neighbour's task":
+			return w.say(&pb.AttachRequest{Returned: []*pb.Returned{{Chunk: chunk}}})
+		default:
+			return w.say(&pb.AttachRequest{Outputs: []*pb.TaskOutput{{Chunk: chunk, Stream: 1, Data: []byte("forged")}}, Results: []*pb.ChunkResults{answer}})
+		}
 	case "says goodbye and stays":
-		return errors.Join(w.say(&pb.AttachRequest{Goodbye: &pb.Goodbye{}}), w.hang())
+		return w.leave()
 	case "ends its stream and lives on":
 		return errors.Join(w.stream.CloseSend(), w.hang())
 	case "keeps garbage for a record":

@@ -31,6 +31,7 @@ type badTask struct {
 	want   error  // nil: it has its result
 	says   string // the error; without one, the end of the worker; "": no worker ends
 	limits []client.CallOption
+	starts int           // of the task, which the limits allow; 0: one
 	within time.Duration // published
 }
 
@@ -55,6 +56,9 @@ func TestOneBadTaskAmongGoodOnes(t *testing.T) {
 		{task: "ignores SIGTERM", want: client.ErrTimeout, says: "ran into its timeout", limits: limit(timeout), within: timeout + killBound},
 		{task: "stops itself", want: client.ErrTimeout, says: "ran into its timeout", limits: limit(timeout), within: timeout + killBound},
 
+		{task: "hangs at first", says: "ran into its timeout", limits: append(limit(timeout), thrice...), starts: 2, within: timeout + killBound},
+		{task: "hangs for ever", want: client.ErrTimeout, says: "ran into its timeout", limits: append(limit(timeout), thrice...), starts: 3, within: 3 * (timeout + killBound)},
+
 		{task: "floods stdout", within: time.Second},
 		{task: "prints a line of 1 GiB", within: 2 * time.Second},
 		{task: "closes its output", within: crashBound},
@@ -71,6 +75,7 @@ func TestOneBadTaskAmongGoodOnes(t *testing.T) {
 		{worker: "answers with sizes that do not add up", want: client.ErrWorkerLost, says: "protocol: grpc: failed to unmarshal", within: crashBound},
 		{worker: "answers late", limits: limit(timeout), within: time.Second},
 		{worker: "answers at SIGTERM", want: client.ErrTimeout, says: "ran into its timeout", limits: limit(timeout), within: timeout + cancelGrace + gentle},
+		{worker: "says goodbye and stays", want: client.ErrTimeout, says: "ran into its timeout", limits: limit(timeout), within: timeout + lateness + killBound},
 		{worker: "ends its stream and lives on", want: client.ErrWorkerLost, says: "ended its stream and lived on", within: outlived},
 		{worker: "keeps garbage for a record", want: client.ErrWorkerLost, says: "killed by SIGKILL", within: crashBound},
 		{worker: "keeps a record of another's task", want: client.ErrWorkerLost, says: "killed by SIGKILL", within: crashBound},
@@ -106,16 +111,20 @@ func (row badTask) amongGoodOnes(t *testing.T) (took time.Duration) {
 		if out.Index == 17 {
 			took = time.Since(began)
 		}
+		value, attempts := strings.ToUpper(tasks[out.Index]), 1
+		if out.Index == 17 {
+			attempts = max(row.starts, 1)
+		}
 		switch {
-		case out.Index != 17 && row.limits != nil && errors.Is(out.Err, client.ErrTimeout): // the limit is that of all of them
-			t.Logf("task %d, which harms nobody, was late: %v", out.Index, out.Err)
+		case out.Index != 17 && row.limits != nil && (errors.Is(out.Err, client.ErrTimeout) || out.Attempt > 1): // the limit is that of all of them
+			t.Logf("task %d, which harms nobody, was late, after %d attempts: %v", out.Index, out.Attempt, out.Err)
 			late = true
 		case out.Index != 17 || row.want == nil:
-			if want := strings.ToUpper(tasks[out.Index]); out.Value != want || out.Err != nil || out.Attempt != 1 {
-				t.Errorf("task %d has %.40q, %v after %d attempts, want %q after one", out.Index, out.Value, out.Err, out.Attempt, want)
+			if out.Value != value || out.Err != nil || out.Attempt != attempts {
+				t.Errorf("task %d has %.40q, %v after %d attempts, want %q after %d", out.Index, out.Value, out.Err, out.Attempt, value, attempts)
 			}
-		case !errors.Is(out.Err, row.want) || !strings.Contains(fullText(out.Err), row.says) || out.Attempt != 1:
-			t.Errorf("the bad task has %v after %d attempts, want %v by %q after one", fullText(out.Err), out.Attempt, row.want, row.says)
+		case !errors.Is(out.Err, row.want) || !strings.Contains(fullText(out.Err), row.says) || out.Attempt != attempts:
+			t.Errorf("the bad task has %v after %d attempts, want %v by %q after %d", fullText(out.Err), out.Attempt, row.want, row.says, attempts)
 		default:
 			t.Log(out.Err)
 		}
@@ -137,6 +146,9 @@ func (row badTask) amongGoodOnes(t *testing.T) (took time.Duration) {
 	}
 	return took
 }
+
+// thrice lets a task that has run into its timeout be started again, twice.
+var thrice = []client.CallOption{client.MaxAttempts(3), client.RetryOn(client.ErrTimeout)}
 
 func limit(d time.Duration) []client.CallOption {
 	return []client.CallOption{client.TaskTimeout(d)}
