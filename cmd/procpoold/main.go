@@ -139,6 +139,9 @@ func serve(ctx context.Context, cfg *config.Config, load func() (*config.Config,
 	signal.Notify(again, syscall.SIGHUP)
 	defer signal.Stop(again)
 	log := newLogger(hclog.LevelFromString(cfg.LogLevel), cfg.LogFormat == "json")
+	if err := keepDescriptors(); err != nil {
+		log.Warn("workers get what this process was started with", "reason", err)
+	}
 	system, err := systemMode(cfg)
 	if err != nil {
 		return exitFailure, err

@@ -17,6 +17,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/proto"
@@ -78,6 +79,9 @@ var (
 		return i, nil
 	})
 
+	// descriptors is what this process has got from the daemon.
+	_ = workerproc.Func("descriptors", func(context.Context, int) ([]string, error) { return descriptors, nil })
+
 	// spin keeps its worker busy, whatever it is told.
 	_ = workerproc.Func("spin", func(context.Context, int) (int, error) {
 		signal.Ignore(syscall.SIGTERM)
@@ -95,6 +99,23 @@ var (
 		return []int{os.Getpid(), child.Process.Pid}, nil
 	})
 )
+
+// descriptors is what was open when this program began: each with its number and what it is. What the Go runtime has opened by then is not to be inherited, which
+// tells it from the others.
+var descriptors = func() (list []string) {
+	for fd := range 1024 {
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+		if err != nil || flags&unix.FD_CLOEXEC != 0 {
+			continue
+		}
+		what, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
+		if err != nil {
+			what = err.Error()
+		}
+		list = append(list, fmt.Sprintf("%d %s", fd, what))
+	}
+	return list
+}()
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == "forgetful" {
