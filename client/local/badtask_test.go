@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/procpool/procpool/client"
 	"github.com/procpool/procpool/client/local"
@@ -74,6 +75,8 @@ func (badError) Error() string { panic("not even my text") }
 // error, the others have their results, and the pool can be used.
 func TestOneBadTaskOfEight(t *testing.T) {
 	pool := open(t, client.Workers(2), client.Output(func(client.WorkerOutput) {}))
+	awaitStaff(t, pool, 2, 0)
+	awaitGuardian(t, pool)
 	for _, row := range []struct {
 		bad  moody
 		want error
@@ -93,66 +96,93 @@ func TestOneBadTaskOfEight(t *testing.T) {
 	} {
 		for _, how := range []string{"ApplyAsync", "Map"} {
 			t.Run(fmt.Sprintf("%s/%s", row.bad, how), func(t *testing.T) {
-				tasks := []moody{"0", "1", row.bad, "3", "4", "5", "6", "7"}
-				got, errs := make([]moody, len(tasks)), make([]error, len(tasks))
-				switch how {
-				case "ApplyAsync":
-					var results []*client.Result[moody]
-					for _, m := range tasks {
-						results = append(results, client.ApplyAsync(t.Context(), pool, misbehave, m))
-					}
-					for i, r := range results {
-						got[i], errs[i] = r.Get(t.Context())
-					}
-				case "Map":
-					var err error
-					got, err = client.Map(t.Context(), pool, misbehave, tasks)
-					var failed *client.MapError
-					if !errors.As(err, &failed) || failed.Failed != 1 || failed.Err != nil {
-						t.Fatalf("got %v, want one failed task", err)
-					}
-					errs[failed.Errors[0].Index] = failed.Errors[0]
-				}
-				for i, m := range tasks {
-					switch {
-					case i == 2 && (!errors.Is(errs[i], row.want) || !strings.Contains(errs[i].Error(), row.says)):
-						t.Errorf("the bad task has %v, want %v by %q", errs[i], row.want, row.says)
-					case i != 2 && (got[i] != m || errs[i] != nil):
-						t.Errorf("task %d has %q, %v", i, got[i], errs[i])
-					}
-				}
-				if v, err := client.Apply(t.Context(), pool, misbehave, "one more"); v != "one more" || err != nil {
-					t.Errorf("the pool then answers %q, %v", v, err)
-				}
+				promptly(t, "everything", crashBound, func() time.Duration { return oneBadTaskOfEight(t, pool, how, row.bad, row.want, row.says) })
 			})
 		}
 	}
 }
 
-// The last row of that table: Python starts workers for ever, and its callers wait.
-func TestInitThatFails(t *testing.T) {
-	exits := make(chan client.WorkerExit, 1000)
-	pool, err := local.OpenPool(t.Context(), client.Workers(2), client.Env(append(os.Environ(), "INIT_FAILS=1")...),
-		client.Output(func(client.WorkerOutput) {}), client.OnExit(func(e client.WorkerExit) { exits <- e }))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, r := range []*client.Result[int]{
-		client.ApplyAsync(t.Context(), pool, square, 1), client.ApplyAsync(t.Context(), pool, square, 2),
-	} {
-		if _, err := r.Get(t.Context()); !strings.Contains(fmt.Sprint(err), "its init function failed: no licence") {
-			t.Errorf("got %v, want to hear of the init function", err)
+// oneBadTaskOfEight is one row, and says how long all eight tasks took.
+func oneBadTaskOfEight(t *testing.T, pool *client.Pool, how string, bad moody, want error, says string) (took time.Duration) {
+	t.Helper()
+	answers := func(m moody) {
+		t.Helper()
+		if v, err := client.Apply(t.Context(), pool, misbehave, m); v != m || err != nil {
+			t.Errorf("the pool answers %q, %v to %q", v, err, m)
 		}
 	}
-	if _, err := client.Map(t.Context(), pool, square, []int{3}); !errors.Is(err, client.ErrBootFailure) {
-		t.Errorf("got %v, want a boot failure at once", err)
+	answers("one before") // its stream stays for a while
+	before := used(t)
+	tasks := []moody{"0", "1", bad, "3", "4", "5", "6", "7"}
+	got, errs := make([]moody, len(tasks)), make([]error, len(tasks))
+	began := time.Now()
+	switch how {
+	case "ApplyAsync":
+		var results []*client.Result[moody]
+		for _, m := range tasks {
+			results = append(results, client.ApplyAsync(t.Context(), pool, misbehave, m))
+		}
+		for i, r := range results {
+			got[i], errs[i] = r.Get(t.Context())
+		}
+	case "Map":
+		var err error
+		got, err = client.Map(t.Context(), pool, misbehave, tasks)
+		var failed *client.MapError
+		if !errors.As(err, &failed) || failed.Failed != 1 || failed.Err != nil {
+			t.Fatalf("got %v, want one failed task", err)
+		}
+		errs[failed.Errors[0].Index] = failed.Errors[0]
 	}
-	if err := pool.Terminate(); err != nil {
-		t.Error(err)
+	took = time.Since(began)
+	for i, m := range tasks {
+		switch {
+		case i == 2 && (!errors.Is(errs[i], want) || !strings.Contains(errs[i].Error(), says)):
+			t.Errorf("the bad task has %v, want %v by %q", errs[i], want, says)
+		case i != 2 && (got[i] != m || errs[i] != nil):
+			t.Errorf("task %d has %q, %v", i, got[i], errs[i])
+		}
 	}
-	if n := len(exits); n > 8 {
-		t.Errorf("%d processes were started, want a few", n)
-	}
+	answers("one more")
+	awaitStaff(t, pool, 2, 0)
+	before.back(t)
+	return took
+}
+
+// The last row of that table: Python starts workers for ever, and its callers wait.
+func TestInitThatFails(t *testing.T) {
+	other := open(t, client.Workers(1)) // whose daemon it shares, and which stays
+	awaitStaff(t, other, 1, 0)
+	awaitGuardian(t, other)
+	promptly(t, "the reason", bootBound, func() time.Duration {
+		before := used(t)
+		exits := make(chan client.WorkerExit, 1000)
+		began := time.Now()
+		pool, err := local.OpenPool(t.Context(), client.Workers(2), client.Env(append(os.Environ(), "INIT_FAILS=1")...),
+			client.Output(func(client.WorkerOutput) {}), client.OnExit(func(e client.WorkerExit) { exits <- e }))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range []*client.Result[int]{
+			client.ApplyAsync(t.Context(), pool, square, 1), client.ApplyAsync(t.Context(), pool, square, 2),
+		} {
+			if _, err := r.Get(t.Context()); !strings.Contains(fmt.Sprint(err), "its init function failed: no licence") {
+				t.Errorf("got %v, want to hear of the init function", err)
+			}
+		}
+		took := time.Since(began)
+		if _, err := client.Map(t.Context(), pool, square, []int{3}); !errors.Is(err, client.ErrBootFailure) {
+			t.Errorf("got %v, want a boot failure at once", err)
+		}
+		if err := pool.Terminate(); err != nil {
+			t.Error(err)
+		}
+		if n := len(exits); n > 8 {
+			t.Errorf("%d processes were started, want a few", n)
+		}
+		before.back(t)
+		return took
+	})
 }
 
 func init() {

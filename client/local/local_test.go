@@ -7,7 +7,6 @@ import (
 	"iter"
 	"os"
 	"os/exec"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -302,21 +301,12 @@ func TestPoolsLeaveNothingBehind(t *testing.T) {
 	if raceEnabled || testing.Short() {
 		n = 20
 	}
-	goroutines, fds := runtime.NumGoroutine(), countFDs(t)
+	before := used(t)
+	before.children = 0
 	for range n {
 		cycle()
 	}
-	eventually(t, func() string {
-		switch g, f, c := runtime.NumGoroutine(), countFDs(t), children(t); {
-		case g > goroutines:
-			return fmt.Sprintf("%d goroutines, %d before", g, goroutines)
-		case f > fds:
-			return fmt.Sprintf("%d file descriptors, %d before", f, fds)
-		case len(c) > 0:
-			return fmt.Sprintf("children %v, want none", c)
-		}
-		return ""
-	})
+	before.back(t)
 }
 
 func countFDs(t *testing.T) int {

@@ -140,11 +140,15 @@ func TestRecyclingLosesNothing(t *testing.T) {
 		if most := slices.Max(slices.Collect(maps.Values(tasks))); most > 20 {
 			t.Errorf("chunk size %d, %d spares: a worker has run %d tasks, want at most 20", test.chunk, test.spares, most)
 		}
-		squares, err := client.Map(t.Context(), pool, square, upTo(n), client.ChunkSize(test.chunk))
-		for i, v := range squares {
-			if err != nil || v != i*i {
-				t.Fatalf("chunk size %d, %d spares: result %d is %d, %v; want %d", test.chunk, test.spares, i, v, err, i*i)
+		i := 0
+		for out, err := range client.IMap(t.Context(), pool, square, slices.Values(upTo(n)), client.ChunkSize(test.chunk)) {
+			if err != nil || out.Err != nil || out.Value != i*i || out.Attempt != 1 {
+				t.Fatalf("chunk size %d, %d spares: outcome %d is %+v, %v; want %d after one attempt", test.chunk, test.spares, i, out, err, i*i)
 			}
+			i++
+		}
+		if i != n {
+			t.Errorf("chunk size %d, %d spares: %d outcomes, want %d", test.chunk, test.spares, i, n)
 		}
 		if err := pool.Terminate(); err != nil {
 			t.Fatal(err)
@@ -264,7 +268,9 @@ func TestResizeToLessLetsTasksEnd(t *testing.T) {
 func TestRestartUnderLoadDropsNothing(t *testing.T) {
 	var ended exits
 	pool := open(t, client.Workers(2), client.Spares(1), client.Env(append(os.Environ(), "GENERATION=1")...), ended.option())
-	r := client.MapAsync(t.Context(), pool, waiting, upTo(4000))
+	const tasks = 4000
+	wrong := make(chan string, 1) // one slot: what is wrong with the outcomes, at their end
+	go func() { wrong <- wrongOutcomes(t.Context(), pool, tasks) }()
 	for i := 2; i <= 4; i++ {
 		replaced, err := pool.Restart(t.Context(), client.Env(append(os.Environ(), fmt.Sprintf("GENERATION=%d", i))...))
 		if err != nil || replaced < 1 || replaced > 4 {
@@ -274,11 +280,8 @@ func TestRestartUnderLoadDropsNothing(t *testing.T) {
 			t.Fatalf("after restart %d the program is %q, %v", i, got, err)
 		}
 	}
-	got, err := r.Get(t.Context())
-	for i, v := range got {
-		if err != nil || v != i {
-			t.Fatalf("result %d is %d, %v", i, v, err)
-		}
+	if complaint := <-wrong; complaint != "" {
+		t.Fatal(complaint)
 	}
 	if replaced, err := pool.Restart(t.Context()); err != nil || replaced < 2 {
 		t.Errorf("restart with the same program has replaced %d workers, %v", replaced, err)
@@ -289,6 +292,21 @@ func TestRestartUnderLoadDropsNothing(t *testing.T) {
 	if ended.count("replaced in a restart") < 3 {
 		t.Errorf("exits %+v, want some that say that they were replaced", ended.list)
 	}
+}
+
+// wrongOutcomes says what is wrong with the outcomes of so many tasks. Each has its value after one attempt: to be interrupted is none.
+func wrongOutcomes(ctx context.Context, pool *client.Pool, tasks int) string {
+	i := 0
+	for out, err := range client.IMap(ctx, pool, waiting, slices.Values(upTo(tasks))) {
+		if err != nil || out.Err != nil || out.Value != i || out.Attempt != 1 {
+			return fmt.Sprintf("outcome %d is %+v, %v; want its value after one attempt", i, out, err)
+		}
+		i++
+	}
+	if i != tasks {
+		return fmt.Sprintf("%d outcomes, want %d", i, tasks)
+	}
+	return ""
 }
 
 func TestRestartToAProgramThatDoesNotStartChangesNothing(t *testing.T) {
