@@ -39,7 +39,7 @@ func TestAWorkerIsTheProcessThatWasStarted(t *testing.T) {
 }
 
 func TestAWrapperNeedsPeerGroup(t *testing.T) {
-	d := startDaemon(t)
+	d := startWatched(t)
 	worker := filepath.Join(bin, "e2eworker")
 	const wait = `"$0"; exit $?`             // a shell that stays
 	const escape = `setsid -w "$0"; exit $?` // and one that leads its worker out of the group
@@ -57,34 +57,43 @@ func TestAWrapperNeedsPeerGroup(t *testing.T) {
 		{name: "cgroup", peer: "cgroup", script: wait, says: []string{"peer = cgroup"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, stderr, code := d.run("procpool", "create", c.name, "-j", "1", "--peer", c.peer, "--", "sh", "-c", c.script, worker)
-			if code != 0 {
-				t.Fatal(stderr)
-			}
-			cl := d.dial()
-			pool, err := cl.Pool(t.Context(), c.name)
-			if err != nil {
-				t.Fatal(err)
-			}
-			v, err := client.Apply(t.Context(), pool, nap, 1)
-			if c.identity != "" {
-				if got := strings.Join(identities(t, cl, c.name), " "); err != nil || v != 1 || !strings.HasPrefix(got, c.identity) {
-					t.Errorf("got %d, %v and identity %q, want 1 and %q", v, err, got, c.identity)
+			promptly(t, "the answer", crashBound, func() time.Duration {
+				before := d.holdings(t)
+				began := time.Now()
+				if _, stderr, code := d.run("procpool", "create", c.name, "-j", "1", "--peer", c.peer, "--", "sh", "-c", c.script, worker); code != 0 {
+					t.Fatal(stderr)
 				}
-				return
-			}
-			if !errors.Is(err, client.ErrBootFailure) {
-				t.Fatalf("got %v, want a boot failure", err)
-			}
-			for _, says := range c.says {
-				if !strings.Contains(err.Error(), says) {
-					t.Errorf("got %q, want it to say %q", err, says)
+				pool, err := d.client.Pool(t.Context(), c.name)
+				if err != nil {
+					t.Fatal(err)
 				}
-			}
-			info, err := pool.Info(t.Context())
-			if err != nil || info.State != pb.PoolState_POOL_STATE_DEGRADED {
-				t.Errorf("the pool is %v, %v; want degraded", info.GetState(), err)
-			}
+				got, err := client.Map(t.Context(), pool, nap, []int{1})
+				took := time.Since(began)
+				if c.identity != "" {
+					if who := strings.Join(identities(t, d.client, c.name), " "); err != nil || got[0] != 1 || !strings.HasPrefix(who, c.identity) {
+						t.Errorf("got %v, %v and identity %q, want 1 and %q", got, err, who, c.identity)
+					}
+				} else if !errors.Is(err, client.ErrBootFailure) {
+					t.Fatalf("got %v, want a boot failure", err)
+				}
+				for _, says := range c.says {
+					if !strings.Contains(err.Error(), says) {
+						t.Errorf("got %q, want it to say %q", err, says)
+					}
+				}
+				state := pb.PoolState_POOL_STATE_OPEN
+				if c.identity == "" {
+					state = pb.PoolState_POOL_STATE_DEGRADED
+				}
+				if info, err := pool.Info(t.Context()); err != nil || info.State != state {
+					t.Errorf("the pool is %v, %v; want %v", info.GetState(), err, state)
+				}
+				if err := pool.Terminate(); err != nil {
+					t.Error(err)
+				}
+				d.back(t, before)
+				return took
+			})
 		})
 	}
 }
