@@ -21,7 +21,7 @@ const (
 	lateness   = 100 * time.Millisecond                        // before the daemon looks whether a task is late
 	timeout    = 100 * time.Millisecond                        // of tasks
 	largeTime  = 400 * time.Millisecond                        // for a message of 64 MiB to travel
-	outlived   = 2*time.Second + crashBound                    // for a worker without its stream
+	outlived   = 2*time.Second + crashBound                    // for a worker without its stream, or after its goodbye
 )
 
 // badTask is something that a task may do to its worker.
@@ -76,6 +76,7 @@ func TestOneBadTaskAmongGoodOnes(t *testing.T) {
 		{worker: "answers late", limits: limit(timeout), within: time.Second},
 		{worker: "answers at SIGTERM", want: client.ErrTimeout, says: "ran into its timeout", limits: limit(timeout), within: timeout + cancelGrace + gentle},
 		{worker: "says goodbye and stays", want: client.ErrTimeout, says: "ran into its timeout", limits: limit(timeout), within: timeout + lateness + killBound},
+		{worker: "says goodbye and stays", want: client.ErrWorkerLost, says: "said goodbye and lived on", within: 3 * outlived}, // three workers, as they say that they do not run it
 		{worker: "ends its stream and lives on", want: client.ErrWorkerLost, says: "ended its stream and lived on", within: outlived},
 		{worker: "keeps garbage for a record", want: client.ErrWorkerLost, says: "killed by SIGKILL", within: crashBound},
 		{worker: "keeps a record of another's task", want: client.ErrWorkerLost, says: "killed by SIGKILL", within: crashBound},

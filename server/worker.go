@@ -373,8 +373,9 @@ func (w *worker) said(now time.Time, m *wire.AttachRequest) {
 	if len(w.tenant.holds) > 1 {
 		w.takeStock()
 	}
-	if h.GetGoodbye() != nil {
+	if h.GetGoodbye() != nil && !w.goodbye {
 		w.goodbye = true
+		time.AfterFunc(streamGrace, func() { w.pool.post(w.outlived) })
 	}
 	if ready := h.GetReady(); ready != nil {
 		if e := ready.Error; e != nil {

@@ -129,16 +129,19 @@ func unreadable(err error) (why string, yes bool) {
 	}
 }
 
-// streamGrace is how long a worker may live on without its stream.
+// streamGrace is how long a worker may live on after its goodbye, and without its stream.
 const streamGrace = 2 * time.Second
 
-// outlived ends a worker that has ended its stream and not itself: nothing more can be heard of it.
+// outlived ends a worker that has said goodbye or ended its stream, and not itself: it runs nothing more, or nothing more can be heard of it.
 func (w *worker) outlived(time.Time) {
 	if w.pool.workers[w.id] != w || w.proc == nil {
 		return
 	}
 	if w.refused == "" && w.report == nil { // else it is being killed for something else
 		w.refused = "it ended its stream and lived on"
+		if w.goodbye {
+			w.refused = "it said goodbye and lived on"
+		}
 	}
 	w.proc.Kill()
 }
