@@ -74,7 +74,8 @@ func (badError) Error() string { panic("not even my text") }
 // The table of the Python pools, in which each of them hangs or breaks somewhere: eight tasks on two workers, the third misbehaves. It alone has an
 // error, the others have their results, and the pool can be used.
 func TestOneBadTaskOfEight(t *testing.T) {
-	pool := open(t, client.Workers(2), client.Output(func(client.WorkerOutput) {}))
+	pool := open(t, client.Workers(2), client.Output(func(client.WorkerOutput) {}),
+		client.Env(append(os.Environ(), "GORACE=atexit_sleep_ms=0")...)) // the race detector waits for a second when a process exits well
 	awaitStaff(t, pool, 2, 0)
 	awaitGuardian(t, pool)
 	for _, row := range []struct {
