@@ -75,7 +75,6 @@ func TestOneBadTaskAmongGoodOnes(t *testing.T) {
 		{worker: "answers with sizes that do not add up", want: client.ErrWorkerLost, says: "protocol: grpc: failed to unmarshal", within: crashBound},
 		{worker: "answers late", limits: limit(timeout), within: time.Second},
 		{worker: "answers at SIGTERM", want: client.ErrTimeout, says: "ran into its timeout", limits: limit(timeout), within: timeout + cancelGrace + gentle},
-		{worker: "says goodbye and stays", want: client.ErrTimeout, says: "ran into its timeout", limits: limit(timeout), within: timeout + lateness + killBound},
 		{worker: "says goodbye and stays", want: client.ErrWorkerLost, says: "said goodbye and lived on", within: 3 * outlived}, // three workers, as they say that they do not run it
 		{worker: "ends its stream and lives on", want: client.ErrWorkerLost, says: "ended its stream and lived on", within: outlived},
 		{worker: "keeps garbage for a record", want: client.ErrWorkerLost, says: "killed by SIGKILL", within: crashBound},
