@@ -26,14 +26,23 @@ func TestOneTaskIsCancelledAndTheOthersGoOn(t *testing.T) {
 		{worker: "answers at SIGTERM", want: client.ErrCancelled, says: "was cancelled", within: indulgent},
 	} {
 		t.Run(row.worker+row.task, func(t *testing.T) {
-			promptly(t, "its outcome", row.within, func() time.Duration { return row.cancelled(t) })
+			promptly(t, "its outcome", row.within, func() (took time.Duration) {
+				for tries, begun := 0, false; !begun; tries++ {
+					if tries == 5 {
+						t.Fatal("it was cancelled before its function was called, each time")
+					}
+					took, begun = row.cancelled(t)
+				}
+				return took
+			})
 		})
 	}
 }
 
-// cancelled cancels the bad task, and says after how long it had its outcome.
-func (row badTask) cancelled(t *testing.T) (took time.Duration) {
+// cancelled cancels the bad task, and says after how long it had its outcome, and whether its function had been called: a worker says which task it is at before it calls.
+func (row badTask) cancelled(t *testing.T) (took time.Duration, begun bool) {
 	t.Helper()
+	begun = true
 	const bad, n = 17, 30
 	d := serve(t)
 	pool := d.open(t, row.worker)
@@ -102,6 +111,8 @@ func (row badTask) cancelled(t *testing.T) (took time.Duration) {
 			if out.Value != want || out.Err != nil || out.Attempt != 1 {
 				t.Errorf("task %d has %.40q, %v after %d attempts, want %q after one", out.Index, out.Value, out.Err, out.Attempt, want)
 			}
+		case row.says != "" && errors.Is(out.Err, client.ErrCancelled) && strings.Contains(out.Err.Error(), "context canceled"):
+			begun = false
 		case !errors.Is(out.Err, row.want) || !strings.Contains(fmt.Sprint(out.Err), row.says) || out.Attempt != 1:
 			t.Errorf("the cancelled task has %v after %d attempts, want %v by %q after one", out.Err, out.Attempt, row.want, row.says)
 		default:
@@ -114,7 +125,7 @@ func (row badTask) cancelled(t *testing.T) (took time.Duration) {
 	pool.mustAnswer(t)
 	pool.rest(t, 2)
 	before.back(t)
-	return took
+	return took, begun
 }
 
 // Tasks for which no worker is free in time are told so; the one that keeps them waiting goes on.
