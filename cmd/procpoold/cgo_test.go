@@ -23,10 +23,9 @@ func TestCrashInC(t *testing.T) {
 			}
 		}
 		worker = filepath.Join(t.TempDir(), "cgocrash")
-		build := exec.Command("go", "build", "-o", worker, "./testdata/cgocrash")
-		build.Env = append(os.Environ(), "CGO_ENABLED=1")
-		if out, err := build.CombinedOutput(); err != nil {
-			t.Fatalf("build: %v\n%s", err, out)
+		t.Setenv("CGO_ENABLED", "1")
+		if err := build(worker, "./cmd/procpoold/testdata/cgocrash"); err != nil {
+			t.Fatal(err)
 		}
 	}
 	d := startWatched(t)

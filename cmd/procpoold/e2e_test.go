@@ -27,28 +27,65 @@ import (
 var bin string
 
 func TestMain(m *testing.M) {
-	os.Exit(build(m))
-}
-
-// PROCPOOL_TEST_BIN names a directory that has the programs already, for who cannot build them: another user, in CI.
-func build(m *testing.M) int {
-	if bin = os.Getenv("PROCPOOL_TEST_BIN"); bin != "" {
-		return m.Run()
-	}
 	dir, err := os.MkdirTemp("", "procpool")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	code := run(m, dir)
+	os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+// run runs the tests with the programs, which it builds in dir. PROCPOOL_TEST_BIN names a directory that has them already, for who cannot build them:
+// another user, in CI.
+func run(m *testing.M, dir string) (code int) {
+	races := filepath.Join(dir, "races")
+	if err := prepareRaces(races); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer os.RemoveAll(dir)
-	bin = dir
-	cmd := exec.Command("go", "build", "-o", bin+"/", "./cmd/...", "./examples/...", "./cmd/procpoold/testdata/e2eworker", "./cmd/procpoold/testdata/soak")
+	if bin = os.Getenv("PROCPOOL_TEST_BIN"); bin == "" {
+		bin = dir
+		if err := build(bin+"/", "./cmd/...", "./examples/...", "./cmd/procpoold/testdata/e2eworker", "./cmd/procpoold/testdata/soak"); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+	}
+	code = m.Run()
+	reports, _ := filepath.Glob(filepath.Join(races, "*"))
+	for _, file := range reports {
+		report, _ := os.ReadFile(file)
+		fmt.Fprintf(os.Stderr, "a data race in a program of these tests, in process%s:\n%s\n", filepath.Ext(file), report)
+		code = 1
+	}
+	return code
+}
+
+// prepareRaces has every program with the race detector that a test starts report into a directory, and end: then its test fails, and so do all tests,
+// whoever hears of the end. Without the detector's second of waiting at every exit, which is for reports that come late.
+func prepareRaces(dir string) error {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	if err := errors.Join(os.Chmod(filepath.Dir(dir), 0o711), os.Chmod(dir, 0o777|os.ModeSticky)); err != nil { // some tests have other users
+		return err
+	}
+	return os.Setenv("GORACE", "halt_on_error=1 atexit_sleep_ms=0 log_path="+filepath.Join(dir, "race"))
+}
+
+// build builds programs of this module, with the race detector if the tests have it: so it sees the daemon as well, and not only its clients.
+func build(out string, packages ...string) error {
+	args := []string{"build", "-o", out}
+	if raceEnabled {
+		args = append(args, "-race")
+	}
+	cmd := exec.Command("go", append(args, packages...)...)
 	cmd.Dir = filepath.Join("..", "..")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build: %v\n%s", err, out)
-		return 1
+		return fmt.Errorf("build: %w\n%s", err, out)
 	}
-	return m.Run()
+	return nil
 }
 
 // daemon is a procpoold of its own.
