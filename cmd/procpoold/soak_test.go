@@ -2,10 +2,8 @@ package main_test
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -33,6 +31,9 @@ func soakTime(t *testing.T) time.Duration {
 	if testing.Short() {
 		return 2 * time.Second
 	}
+	if raceEnabled {
+		return 15 * time.Second
+	}
 	return 5 * time.Second
 }
 
@@ -45,26 +46,30 @@ type soak struct {
 	log     *bytes.Buffer
 	control *client.Client
 	clients []*soakClient
-	paused  map[int]time.Time // processes that are stopped, and until when
-	did     map[string]int
+	chaos   chaos
 	report  soakReport
 	slowest time.Duration // from the death of a daemon to that of its last process
 }
 
 type soakClient struct {
-	cmd  *exec.Cmd
-	out  bytes.Buffer
-	errs bytes.Buffer
+	cmd   *exec.Cmd
+	out   bytes.Buffer
+	errs  bytes.Buffer
+	kills int // of daemons, when it began
 }
 
 // soakReport is what clients got; see testdata/soak.
 type soakReport struct {
-	Calls, Tasks, Values, TaskErrors, Lost, Timeouts, Cancelled, Rejected, Cut int
+	Calls, Left, Cut, CutByCancel, Refused                                           int
+	Tasks, Values, TaskErrors, Lost, Killers, Timeouts, Cancelled, Rejected, Cancels int
 }
 
 const (
 	soakClients = 6
 	soakWorkers = 3 // of the shared pool
+
+	// Everything has happened in it, but where the race detector slows it down.
+	soakEnough = 30 * time.Second
 )
 
 // TestSoak does to a daemon what can happen to it, at random, while clients check every outcome they get: each task has one, and it is right, or
@@ -80,7 +85,7 @@ func TestSoak(t *testing.T) {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	s := &soak{
 		t: t, mark: "PROCPOOL_TEST_SOAK=" + strconv.Itoa(os.Getpid()), addr: filepath.Join(dir, "api.sock"),
-		paused: make(map[int]time.Time), did: make(map[string]int),
+		chaos: chaos{did: make(map[string]int), paused: make(map[int]time.Time), cancelled: make(map[string]bool), restarted: make(chan error, 1)},
 	}
 	t.Cleanup(s.clear)
 	s.start()
@@ -92,54 +97,18 @@ func TestSoak(t *testing.T) {
 		s.clients = append(s.clients, s.newClient())
 	}
 
-	actions := []struct { // a new one is a line
-		name   string
-		weight int
-		do     func()
-	}{
-		{"kill a worker", 20, func() { s.aWorker(func(pid int) { syscall.Kill(pid, syscall.SIGKILL) }) }},
-		{"SIGTERM to a worker", 5, func() { s.aWorker(func(pid int) { syscall.Kill(pid, syscall.SIGTERM) }) }},
-		{"stop a worker", 10, func() { s.aWorker(s.pause) }},
-		{"stop a client", 5, func() { s.pause(s.aClient().cmd.Process.Pid) }},
-		{"kill a client", 2, s.killClient},
-		{"cancel a call", 5, s.cancelCall},
-		{"resize the pool", 2, func() { s.resize(1 + rand.IntN(5)) }},
-		{"restart the pool", 1, s.restart},
-	}
-	var lots []int // an action's index, as often as its weight
-	for i, a := range actions {
-		for range a.weight {
-			lots = append(lots, i)
-		}
-	}
 	length := soakTime(t)
-	began := time.Now()
-	kills := max(1, int(length/(10*time.Second))) // of the daemon; the last one has as much to do as the others
-	tick := time.NewTicker(25 * time.Millisecond)
-	defer tick.Stop()
-	for now := range tick.C {
-		past := now.Sub(began)
-		if past > length {
-			break
-		}
-		s.resume(now)
-		if past > length*time.Duration(s.did["kill the daemon"]+1)/time.Duration(kills+1) {
-			s.killDaemon()
-			continue
-		}
-		a := actions[lots[rand.IntN(len(lots))]]
-		s.did[a.name]++
-		a.do()
-	}
-	s.resume(time.Now().Add(time.Hour))
+	s.wreak(length)
+	s.calm()
 	for _, c := range s.clients {
 		s.finish(c)
 	}
 	s.resize(soakWorkers)
 	s.rest()
+	s.settle()
 	after := s.usage()
 	eventually(t, 40*time.Second, func() string { // an idle daemon gives memory back
-		if after = s.usage(); after.memory > fresh.memory+soakMemory {
+		if after = s.usage(); after.memory > fresh.memory+soakMemory() {
 			return fmt.Sprintf("the daemon at rest uses %v, the fresh one used %v", after, fresh)
 		}
 		return ""
@@ -149,17 +118,49 @@ func TestSoak(t *testing.T) {
 	}
 	after.goroutines = s.quit()
 	t.Logf("soak of %v: %+v; what was done: %v; the last process of a killed daemon was gone after %v; fresh daemon: %v, soaked daemon: %v",
-		length, s.report, s.did, s.slowest.Round(time.Millisecond), fresh, after)
+		length, s.report, s.chaos.did, s.slowest.Round(time.Millisecond), fresh, after)
 	if after.files > fresh.files || after.goroutines > fresh.goroutines {
 		t.Errorf("the daemon at rest uses %v, want no more than the fresh one's %v", after, fresh)
 	}
-	if s.report.Values < s.report.Tasks/2 || s.report.Values == 0 {
-		t.Errorf("%d of %d tasks have a value; want most of them", s.report.Values, s.report.Tasks)
+	s.judge(length)
+}
+
+// judge compares what clients got with what was done.
+func (s *soak) judge(length time.Duration) {
+	s.t.Helper()
+	r, did := &s.report, s.chaos.did
+	if r.Values < r.Tasks/2 || r.Values == 0 {
+		s.t.Errorf("%d of %d tasks have a value; want most of them", r.Values, r.Tasks)
+	}
+	if others := r.Lost - r.Killers; others > did[killAWorker] {
+		s.t.Errorf("%d tasks that kill no worker were lost with one, but only %d workers were killed", others, did[killAWorker])
+	}
+	if r.CutByCancel > s.chaos.cutting {
+		s.t.Errorf("%d calls were cut by a cancel, but only %d were cancelled before all their items had come", r.CutByCancel, s.chaos.cutting)
+	}
+	if most := s.chaos.cancels + did[terminateAWorker]; r.Cancels > most {
+		s.t.Errorf("%d calls have a cancelled task, but only %d were cancelled or had a worker that was told to end", r.Cancels, most)
+	}
+	if length < soakEnough || raceEnabled {
+		return
+	}
+	for _, a := range s.actions() {
+		if did[a.name] == 0 {
+			s.t.Errorf("in %v nothing did %q to its end", length, a.name)
+		}
+	}
+	if r.Timeouts == 0 || r.Cancelled == 0 || r.Killers == 0 {
+		s.t.Errorf("in %v clients got %+v; want some of everything", length, *r)
 	}
 }
 
 // soakMemory is how much more memory a daemon at rest may have than a fresh one: it knows the ends and the output of many workers.
-const soakMemory = 32 << 20
+func soakMemory() int {
+	if raceEnabled {
+		return 256 << 20 // the detector's own grows with what has run
+	}
+	return 32 << 20
+}
 
 // daemonBound is how soon every process of a dead daemon is gone, as published.
 const daemonBound = 2 * time.Second
@@ -319,27 +320,12 @@ func (s *soak) clear() {
 
 func (s *soak) newClient() *soakClient {
 	s.t.Helper()
-	c := &soakClient{cmd: exec.Command(filepath.Join(bin, "soak"), s.addr)}
+	c := &soakClient{cmd: exec.Command(filepath.Join(bin, "soak"), s.addr), kills: s.chaos.did[killTheDaemon]}
 	c.cmd.Env, c.cmd.Stdout, c.cmd.Stderr = s.env(), &c.out, &c.errs
 	if err := c.cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
 	return c
-}
-
-func (s *soak) aClient() *soakClient { return s.clients[rand.IntN(len(s.clients))] }
-
-// killClient kills a client; another one takes its place.
-func (s *soak) killClient() {
-	i := rand.IntN(len(s.clients))
-	c := s.clients[i]
-	c.cmd.Process.Kill()
-	_ = c.cmd.Wait() // killed, as it should be, unless it has failed before
-	if c.cmd.ProcessState.Exited() {
-		s.t.Errorf("a client: %v\n%s", c.cmd.ProcessState, c.errs.String())
-	}
-	delete(s.paused, c.cmd.Process.Pid)
-	s.clients[i] = s.newClient()
 }
 
 // finish asks a client to stop and adds up what it got.
@@ -358,101 +344,25 @@ func (s *soak) finish(c *soakClient) {
 	if err := json.Unmarshal(c.out.Bytes(), &r); err != nil {
 		s.t.Errorf("a client reports %q: %v", c.out.String(), err)
 	}
+	if kills := s.chaos.did[killTheDaemon] - c.kills; r.Cut > kills { // it makes one call at a time
+		s.t.Errorf("%d calls of a client ended with their daemon, but only %d daemons were killed in its time", r.Cut, kills)
+	}
 	s.report.add(r)
 }
 
 func (sum *soakReport) add(r soakReport) {
 	sum.Calls += r.Calls
+	sum.Left += r.Left
+	sum.Cut += r.Cut
+	sum.CutByCancel += r.CutByCancel
+	sum.Refused += r.Refused
 	sum.Tasks += r.Tasks
 	sum.Values += r.Values
 	sum.TaskErrors += r.TaskErrors
 	sum.Lost += r.Lost
+	sum.Killers += r.Killers
 	sum.Timeouts += r.Timeouts
 	sum.Cancelled += r.Cancelled
 	sum.Rejected += r.Rejected
-	sum.Cut += r.Cut
-}
-
-// aWorker does something to a worker of any pool.
-func (s *soak) aWorker(do func(pid int)) {
-	s.t.Helper()
-	workers, err := s.control.Workers(s.t.Context(), "")
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	if len(workers) > 0 {
-		if pid := int(workers[rand.IntN(len(workers))].Pid); pid > 0 {
-			do(pid)
-		}
-	}
-}
-
-// cancelCall cancels a call, whoever has made it.
-func (s *soak) cancelCall() {
-	s.t.Helper()
-	calls, err := s.control.Calls(s.t.Context(), "")
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	if len(calls) > 0 {
-		_ = s.control.Cancel(s.t.Context(), calls[rand.IntN(len(calls))].Id) // it may have ended
-	}
-}
-
-// shared is the pool that all clients use.
-func (s *soak) shared() *client.Pool {
-	s.t.Helper()
-	pool, err := s.control.Pool(s.t.Context(), "shared")
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return pool
-}
-
-func (s *soak) resize(workers int) {
-	s.t.Helper()
-	if err := s.shared().Resize(s.t.Context(), workers); err != nil {
-		s.t.Error(err)
-	}
-}
-
-// restart has the workers replaced one by one, and does not wait for it. It may be refused, because the last restart goes on, and it fails when the
-// first new worker is killed by what else happens.
-func (s *soak) restart() {
-	ctx, cancel := context.WithTimeout(s.t.Context(), 10*time.Millisecond)
-	defer cancel()
-	_, _ = s.shared().Restart(ctx)
-}
-
-// pause stops a process for a while.
-func (s *soak) pause(pid int) {
-	syscall.Kill(pid, syscall.SIGSTOP)
-	s.paused[pid] = time.Now().Add(time.Duration(rand.IntN(400)) * time.Millisecond)
-}
-
-// resume lets those go on whose time has come.
-func (s *soak) resume(now time.Time) {
-	for pid, until := range s.paused {
-		if now.After(until) {
-			syscall.Kill(pid, syscall.SIGCONT)
-			delete(s.paused, pid)
-		}
-	}
-}
-
-// killDaemon kills the daemon, waits until nothing of it is left, and starts the next one at the same place.
-func (s *soak) killDaemon() {
-	s.t.Helper()
-	s.did["kill the daemon"]++
-	for pid := range s.paused { // clients must see the end of the daemon; stopped workers have a guardian
-		if s.isClient(pid) {
-			syscall.Kill(pid, syscall.SIGCONT)
-		}
-	}
-	clear(s.paused)
-	s.daemon.Process.Kill()
-	_ = s.daemon.Wait() // killed, as it should be
-	s.control.Close()
-	s.gone()
-	s.start()
+	sum.Cancels += r.Cancels
 }

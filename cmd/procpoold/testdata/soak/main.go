@@ -42,8 +42,8 @@ var work = workerproc.Func("work", func(ctx context.Context, n int) (int, error)
 
 // Report is what a client got.
 type Report struct {
-	Calls, Tasks, Values, TaskErrors, Lost, Timeouts, Cancelled, Rejected int
-	Cut                                                                   int // calls that ended with their daemon or pool
+	Calls, Left, Cut, CutByCancel, Refused                                           int // Calls is all of them
+	Tasks, Values, TaskErrors, Lost, Killers, Timeouts, Cancelled, Rejected, Cancels int // Killers is those of Lost that kill their worker, Cancels the calls with any Cancelled
 }
 
 func main() {
@@ -72,29 +72,33 @@ func (r *Report) run(addr string) error {
 
 // connect makes calls as long as the pool is there. An error is something that must not be.
 func (r *Report) connect(stop context.Context, addr string) error {
-	wait := func() { // for the next daemon
+	wait := func() { // for the next daemon, or for workers that start
 		select {
 		case <-time.After(20 * time.Millisecond):
 		case <-stop.Done():
 		}
 	}
+	absent := func(err error) error {
+		if errors.Is(err, client.ErrUnavailable) || errors.Is(err, client.ErrUnknownPool) {
+			wait()
+			return nil
+		}
+		return err
+	}
 	ctx := context.Background()
 	c, err := client.Dial(ctx, addr)
 	if err != nil {
-		wait()
-		return nil
+		return absent(err)
 	}
 	defer c.Close()
 	pool, err := c.Pool(ctx, "shared")
 	if err != nil {
-		wait()
-		return nil
+		return absent(err)
 	}
 	own := pool
 	if rand.IntN(10) == 0 { // one of its own, which goes with it
 		if own, err = c.OpenPool(ctx, client.Workers(1), client.CancelGrace(50*time.Millisecond), client.KillDelay(50*time.Millisecond)); err != nil {
-			wait()
-			return nil
+			return absent(err)
 		}
 		defer own.Terminate()
 	}
@@ -102,15 +106,20 @@ func (r *Report) connect(stop context.Context, addr string) error {
 		if stop.Err() != nil {
 			return nil
 		}
-		if cut, err := r.call(own); err != nil || cut {
+		served, err := r.call(own)
+		if err != nil {
 			return err
+		}
+		if !served {
+			wait()
+			return nil
 		}
 	}
 	return nil
 }
 
-// call makes a call and checks its outcomes. Cut: the call has ended before its tasks.
-func (r *Report) call(pool *client.Pool) (cut bool, err error) {
+// call makes a call and checks its outcomes. It says whether there was a daemon with workers.
+func (r *Report) call(pool *client.Pool) (served bool, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second) // far longer than any of them takes: none may hang
 	defer cancel()
 	n, base := 1+rand.IntN(3000), rand.IntN(1_000_000)
@@ -129,17 +138,15 @@ func (r *Report) call(pool *client.Pool) (cut bool, err error) {
 	}
 	r.Calls++
 	seen := make([]bool, n)
-	got := 0
+	got, cancelled := 0, r.Cancelled
+	defer func() {
+		if r.Cancelled > cancelled {
+			r.Cancels++
+		}
+	}()
 	for out, err := range client.IMapUnordered(ctx, pool, work, iter.Seq[int](input), client.TaskTimeout(timeout), client.ChunkSize(chunk)) {
 		if err != nil {
-			r.Cut++
-			switch {
-			case errors.Is(err, client.ErrUnavailable), errors.Is(err, client.ErrUnknownPool), errors.Is(err, client.ErrPoolTerminated), errors.Is(err, client.ErrBootFailure),
-				errors.Is(err, client.ErrCancelled): // before all its items were sent
-				return true, nil
-			default:
-				return true, fmt.Errorf("the call ended with %w after %d of %d tasks", err, got, n)
-			}
+			return r.ended(err, got, n)
 		}
 		if out.Index < 0 || out.Index >= n || seen[out.Index] {
 			return false, fmt.Errorf("task %d of %d has a second outcome: %+v", out.Index, n, out)
@@ -150,25 +157,47 @@ func (r *Report) call(pool *client.Pool) (cut bool, err error) {
 			return false, err
 		}
 		if got == leave {
-			return false, nil
+			r.Left++
+			return true, nil
 		}
 	}
 	if got != n {
 		return false, fmt.Errorf("%d of %d tasks have an outcome", got, n)
 	}
-	return false, nil
+	return true, nil
+}
+
+// ended judges the end of a call after so many outcomes. The test knows how many calls can have been cut by a daemon that was killed, or by a cancel.
+func (r *Report) ended(err error, got, n int) (served bool, _ error) {
+	switch {
+	case errors.Is(err, client.ErrUnavailable), errors.Is(err, client.ErrUnknownPool), errors.Is(err, client.ErrPoolTerminated):
+		r.Cut++
+		return false, nil
+	case errors.Is(err, client.ErrCancelled): // before all its items had come
+		r.CutByCancel++
+		return true, nil
+	case errors.Is(err, client.ErrBootFailure) && got == 0:
+		r.Refused++
+		return false, nil
+	default:
+		return false, fmt.Errorf("the call ended with %w after %d of %d tasks", err, got, n)
+	}
 }
 
 // check judges an outcome. Whatever is not a right value must be explained by what the task does, or by what is done to workers and calls.
 func (r *Report) check(arg int, out client.Outcome[int]) error {
 	r.Tasks++
+	killer := arg%2000 == 7 || arg%2000 == 1007
 	switch {
-	case out.Err == nil && out.Value == arg*arg && arg%2000 != 7 && arg%2000 != 777 && arg%2000 != 1007:
+	case out.Err == nil && out.Value == arg*arg && !killer && arg%2000 != 77 && arg%2000 != 777:
 		r.Values++
 	case errors.Is(out.Err, client.ErrTask) && arg%2000 == 777:
 		r.TaskErrors++
 	case errors.Is(out.Err, client.ErrWorkerLost):
 		r.Lost++
+		if killer {
+			r.Killers++
+		}
 	case errors.Is(out.Err, client.ErrTimeout):
 		r.Timeouts++
 	case errors.Is(out.Err, client.ErrCancelled):
