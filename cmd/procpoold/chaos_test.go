@@ -175,6 +175,7 @@ func (s *soak) killClient() bool {
 	if c.cmd.ProcessState.Exited() {
 		s.t.Errorf("a client: %v\n%s", c.cmd.ProcessState, c.errs.String())
 	}
+	s.count(c)
 	delete(s.chaos.paused, c.cmd.Process.Pid)
 	s.clients[i] = s.newClient()
 	return true

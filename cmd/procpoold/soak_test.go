@@ -338,11 +338,21 @@ func (s *soak) finish(c *soakClient) {
 	}
 	if err != nil {
 		s.t.Errorf("a client: %v\n%s", err, c.errs.String())
-		return
+	}
+	s.count(c)
+}
+
+// count adds up what a client got until its last call that ended: that is its last line.
+func (s *soak) count(c *soakClient) {
+	s.t.Helper()
+	lines := bytes.Split(bytes.TrimSuffix(c.out.Bytes(), []byte("\n")), []byte("\n"))
+	last := lines[len(lines)-1]
+	if len(last) == 0 {
+		return // none did
 	}
 	var r soakReport
-	if err := json.Unmarshal(c.out.Bytes(), &r); err != nil {
-		s.t.Errorf("a client reports %q: %v", c.out.String(), err)
+	if err := json.Unmarshal(last, &r); err != nil {
+		s.t.Errorf("a client reports %q: %v", last, err)
 	}
 	if kills := s.chaos.did[killTheDaemon] - c.kills; r.Cut > kills { // it makes one call at a time
 		s.t.Errorf("%d calls of a client ended with their daemon, but only %d daemons were killed in its time", r.Cut, kills)

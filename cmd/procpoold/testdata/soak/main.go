@@ -1,4 +1,4 @@
-// Soak is the worker and the client of the soak test. The client checks every outcome that it gets, and says at the end what it got.
+// Soak is the worker and the client of the soak test. The client checks every outcome that it gets, and says after each call what it got so far.
 package main
 
 import (
@@ -53,9 +53,6 @@ func main() {
 		fmt.Fprintln(os.Stderr, "soak client:", err)
 		os.Exit(1)
 	}
-	if err := json.NewEncoder(os.Stdout).Encode(r); err != nil {
-		os.Exit(1)
-	}
 }
 
 // run makes calls until SIGTERM.
@@ -108,6 +105,9 @@ func (r *Report) connect(stop context.Context, addr string) error {
 		}
 		served, err := r.call(own)
 		if err != nil {
+			return err
+		}
+		if err := json.NewEncoder(os.Stdout).Encode(r); err != nil {
 			return err
 		}
 		if !served {
