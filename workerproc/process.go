@@ -103,14 +103,14 @@ func Start(spec Spec) (*Process, error) {
 	}()
 	null, err := os.Open(os.DevNull)
 	if err != nil {
-		return nil, err
+		return nil, startError(prog, err)
 	}
 	child = append(child, null)
 	for range 2 {
 		r, w, err := os.Pipe()
 		if err != nil {
 			p.closeAll()
-			return nil, fmt.Errorf("start %s: %w", prog.Path, err)
+			return nil, startError(prog, err)
 		}
 		p.pipes = append(p.pipes, r)
 		child = append(child, w)
@@ -118,13 +118,16 @@ func Start(spec Spec) (*Process, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		p.closeAll()
-		return nil, fmt.Errorf("start %s: %w", prog.Path, err)
+		return nil, startError(prog, err)
 	}
 	child, p.lifeline = append(child, r), w
 	if p.record, err = newRecord(ProgressSize); err == nil {
 		child = append(child, p.record)
 		p.size = ProgressSize
 		spec.Bootstrap.ProgressFd, spec.Bootstrap.ProgressSize = progressFD, ProgressSize
+	} else if usedUp(err) { // else this system has no records, and the worker does without
+		p.closeAll()
+		return nil, startError(prog, err)
 	}
 	frame, err := encodeBootstrap(spec.Bootstrap)
 	if err == nil {
@@ -133,7 +136,7 @@ func Start(spec Spec) (*Process, error) {
 	if err == nil && spec.Cgroups != nil {
 		if p.leaf, err = spec.Cgroups.Leaf(spec.Bootstrap.Worker, spec.Limits); err != nil {
 			p.closeAll()
-			return nil, fmt.Errorf("start %s: %w", prog.Path, err)
+			return nil, startError(prog, err)
 		}
 	}
 	if err == nil {
@@ -219,11 +222,30 @@ func diagnose(prog *pb.Program, err error) error {
 		return fmt.Errorf("the program %s is there, but its interpreter is not: %s", prog.Path, interpreter(prog.Path))
 	case errors.Is(err, syscall.ENOEXEC):
 		return fmt.Errorf("the program %s is not an executable of this machine: a script needs a first line like #!/bin/sh, a binary the right architecture", prog.Path)
-	case errors.Is(err, syscall.EAGAIN):
-		return fmt.Errorf("start %s: the limit of processes is reached (ulimit -u, or the cgroup's pids.max)", prog.Path)
 	default:
-		return fmt.Errorf("start %s: %w", prog.Path, err)
+		return startError(prog, err)
 	}
+}
+
+// startError says what is used up, if that is why a program was not started, and what to do about it.
+func startError(prog *pb.Program, err error) error {
+	var remedy string
+	switch {
+	case errors.Is(err, syscall.EMFILE):
+		remedy = ": have fewer workers, or raise this process's limit (ulimit -n; LimitNOFILE= of a systemd unit)"
+	case errors.Is(err, syscall.ENFILE):
+		remedy = ": the whole machine's limit is reached (sysctl fs.file-max)"
+	case errors.Is(err, syscall.EAGAIN):
+		remedy = ": the limit of processes is reached; have fewer workers, or raise it (ulimit -u, LimitNPROC= or TasksMax= of a systemd unit, or the cgroup's pids.max)"
+	case errors.Is(err, syscall.ENOMEM):
+		remedy = ": have fewer workers, or give them more memory"
+	}
+	return fmt.Errorf("start %s: %w%s", prog.Path, err, remedy)
+}
+
+// usedUp says whether there would have been another file or more memory before.
+func usedUp(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOMEM)
 }
 
 func isDir(path string) bool {

@@ -48,8 +48,16 @@ type person struct {
 	groups   []uint32
 }
 
-// connect connects as the person. Credentials belong to a thread, and a socket keeps those of the thread that has connected it.
+// connect connects as the person: a socket keeps the credentials of the thread that has connected it.
 func (p *person) connect(ctx context.Context, addr string) (conn net.Conn, err error) {
+	if failed := p.become(func() { conn, err = (&net.Dialer{}).DialContext(ctx, "unix", addr) }); failed != nil {
+		return nil, failed
+	}
+	return conn, err
+}
+
+// become does something as the person. Credentials belong to a thread.
+func (p *person) become(do func()) (err error) {
 	done := make(chan struct{})
 	go func() { // the thread ends with it, as it is never unlocked
 		defer close(done)
@@ -65,10 +73,10 @@ func (p *person) connect(ctx context.Context, addr string) (conn net.Conn, err e
 				return
 			}
 		}
-		conn, err = (&net.Dialer{}).DialContext(ctx, "unix", addr)
+		do()
 	}()
 	<-done
-	return conn, err
+	return err
 }
 
 // dial is a client of the daemon who is that person.
