@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -30,6 +31,10 @@ var (
 	})
 	_ = workerproc.Func("length", func(_ context.Context, s string) (map[string]any, error) {
 		return map[string]any{"item": s, "length": len(s)}, nil
+	})
+	_ = workerproc.Func("say", func(_ context.Context, line string) (int, error) {
+		fmt.Println(line)
+		return os.Getpid(), nil
 	})
 	_ = workerproc.Func("wait", func(ctx context.Context, _ int) (int, error) {
 		<-ctx.Done()
@@ -174,7 +179,7 @@ func TestListsAndCancel(t *testing.T) {
 	for _, c := range []struct{ list, want string }{
 		{"calls", calls[0].ID},
 		{"workers", "busy"},
-		{"pools", "procpool.command,double,reverse,length,wait"},
+		{"pools", "procpool.command,double,reverse,length,say,wait"},
 	} {
 		out := run0(t, append(addr, c.list)...)
 		lines := strings.Split(strings.TrimSuffix(out, "\n"), "\n")

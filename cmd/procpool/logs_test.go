@@ -1,8 +1,11 @@
 package main
 
 import (
+	"bufio"
+	"io"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -37,5 +40,41 @@ func TestNewsForAPerson(t *testing.T) {
 				t.Errorf("got %q, want %q", got, form.want)
 			}
 		}
+	}
+}
+
+func TestLogsFollowsUntilItIsInterrupted(t *testing.T) {
+	t.Parallel()
+	addr := newDaemon(t)
+	say := func(line string) (pid string) {
+		return strings.TrimSpace(run0(t, append(addr, "apply", "--pool", "test", "say", line)...))
+	}
+	logs := procpool(t, append(addr, "logs", "-f", "-n", "1", "-o", "wide", "test")...)
+	out, err := logs.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := say("before it began")
+	if err := logs.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewReader(out) // a line that does not come ends with the program, when its time is over
+	said := func(pid, line string) {
+		t.Helper()
+		got, err := lines.ReadString('\n')
+		if want := regexp.MustCompile(`^20\d\d-\d\d-\d\d [0-9:.]+ test-\d ` + pid + ` stdout: ` + line + `\n$`); err != nil || !want.MatchString(got) {
+			t.Fatalf("got %q (%v), want %v", got, err, want)
+		}
+	}
+	said(before, "before it began")
+	said(say("when it had begun"), "when it had begun")
+	if err := logs.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	if rest, err := io.ReadAll(lines); err != nil || len(rest) > 0 {
+		t.Errorf("it also wrote %q (%v)", rest, err)
+	}
+	if err := logs.Wait(); logs.ProcessState.ExitCode() != 130 {
+		t.Errorf("got %v, want status 130", err)
 	}
 }

@@ -2,6 +2,7 @@ package main_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"syscall"
@@ -202,6 +203,28 @@ func TestLogsOfAnOpenedPool(t *testing.T) {
 	for n, err := range d.dial().Logs(t.Context(), "mine", -1) {
 		if err != nil || n.Output == nil || string(n.Output.Line) != "line 0" {
 			t.Errorf("somebody else got %+v, %v", n.Output, err)
+		}
+	}
+}
+
+// Nobody has opened the pool, so what its workers write is in the log of the daemon, with whose it is.
+func TestTheLogSaysWhoWroteALine(t *testing.T) {
+	t.Parallel()
+	d := startDaemon(t)
+	pool := d.create("logging", 1)
+	pid, err := client.Apply(t.Context(), pool, client.Func[string, int]("say"), "one line")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Apply(t.Context(), pool, client.Func[string, int]("die"), "last words"); !errors.Is(err, client.ErrWorkerLost) {
+		t.Fatalf("got %v, want %v", err, client.ErrWorkerLost)
+	}
+	d.cmd.Process.Signal(syscall.SIGTERM)
+	<-d.done // its log is whole
+	for stream, line := range map[string]string{"stdout": "one line", "stderr": "last words"} {
+		want := fmt.Sprintf("procpoold.pool: output: pool=logging worker=logging-1 pid=%d stream=%s line=%q\n", pid, stream, line)
+		if !strings.Contains(d.log.String(), want) {
+			t.Errorf("the log of the daemon has no line with %q", want)
 		}
 	}
 }
