@@ -1135,7 +1135,8 @@ type Returned struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The chunk.
 	Chunk uint64 `protobuf:"varint,1,opt,name=chunk,proto3" json:"chunk,omitempty"`
-	// All tasks from this place on. It may be later than asked for. At or beyond the number of tasks in the chunk: nothing came back.
+	// All tasks from this place on. It may be later than asked for. At or beyond the number of tasks in the chunk: nothing came back. 4,294,967,295: the worker
+	// does not hold the chunk any more.
 	From          uint32 `protobuf:"varint,2,opt,name=from,proto3" json:"from,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

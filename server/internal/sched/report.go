@@ -2,6 +2,7 @@ package sched
 
 import (
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -142,6 +143,7 @@ func (p *Pool) Returned(now time.Time, id WorkerID, chunk ChunkID, from int) {
 	case k == nil && w.unanswered > 0: // it had ended them before it was asked
 		w.unanswered--
 		w.revoking--
+	case k == nil && from >= math.MaxInt32: // nothing; it gave the chunk back when it began to leave, and had not heard yet that it was asked
 	case k == nil:
 		p.misbehaved(w, fmt.Sprintf("it returned chunk %d, which it does not hold", chunk))
 		return
