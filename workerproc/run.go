@@ -361,6 +361,7 @@ func (s *session) goodbye() {
 			s.giveBack(c, c.next)
 		}
 	}
+	s.queue = nil // a revoke that comes now is for nothing that is held
 	s.say(func(h *pb.AttachRequest) { h.Goodbye = &pb.Goodbye{} })
 	s.out.ended = true
 	s.wakeSender()

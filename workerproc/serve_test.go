@@ -454,6 +454,25 @@ func TestStopFinishesTheTaskInHand(t *testing.T) {
 	}
 }
 
+// A revoke that comes when everything has been given back is answered, in the same message perhaps, as one for what is not held.
+func TestRevokeWhenAllHasBeenGivenBack(t *testing.T) {
+	s := newSession(&pb.Bootstrap{})
+	s.progress = newProgressWriter(make([]byte, progressHeader+4096))
+	c := &wire.Chunk{ID: 1}
+	c.Items.Append([]byte("0"))
+	s.add(c)
+	s.goodbye()
+	s.revoke(1, 0)
+	m, _ := s.takeOut()
+	var froms []uint32
+	for _, r := range m.Head.GetReturned() {
+		froms = append(froms, r.From)
+	}
+	if want := []uint32{0, math.MaxUint32}; !slices.Equal(froms, want) || m.Head.Goodbye == nil {
+		t.Errorf("got %v, want all of it, then nothing, and goodbye", m)
+	}
+}
+
 func TestStopOfAnIdleWorkerAndStopAgain(t *testing.T) {
 	w := newHost(t).join()
 	w.dispatch(w.chunk(1, "add1", "1"))
