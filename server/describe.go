@@ -94,9 +94,9 @@ func (p *pool) listWorkers() (list []*pb.Worker, procs []process) {
 		}
 		if i, ok := p.core.Worker(id); ok {
 			info.DoneTasks, info.Generation = i.Done, uint32(i.Generation)
-			if c := p.calls[i.Call]; c != nil {
-				info.CallId, info.Index, info.Attempt, info.Since = c.id, c.index(i.Seq), uint32(i.Attempt), timestamppb.New(i.Since)
-			}
+		}
+		if t, ok := w.task(); ok && t.call != nil {
+			info.CallId, info.Index, info.Attempt, info.Since = t.call.id, t.index, uint32(t.attempt), timestamppb.New(t.since)
 		}
 		list, procs = append(list, info), append(procs, w.proc)
 	}

@@ -67,30 +67,48 @@ var killers = map[sched.Reason]string{
 	sched.OutOfMemory:     "memory limit",
 }
 
-// describeTask notes the task that a worker runs, and returns that task's timeout, and after how long its call had to end. Its progress record knows best, if it
-// keeps one; but a worker that has been stopped between two tasks has the next one in hand.
+// describeTask notes the task that a worker runs, and returns that task's timeout, and after how long its call had to end.
 func (w *worker) describeTask(r *pb.KillReport) (timeout, deadline time.Duration) {
+	t, ok := w.task()
+	if !ok {
+		return 0, 0
+	}
+	r.Attempt, r.Since = uint32(t.attempt), timestamppb.New(t.since)
+	if c := t.call; c != nil {
+		r.By, deadline = c.killer(r.By), c.allowed()
+		r.Function, r.CallId, r.Index = c.spec.Function, c.id, t.index
+	}
+	return t.timeout, deadline
+}
+
+// task is what a worker runs.
+type task struct {
+	call    *call // nil: it is wound up already
+	index   uint64
+	attempt int
+	since   time.Time
+	timeout time.Duration
+}
+
+// task says what w runs. Its progress record knows best, if it keeps one: reports of tasks before it may be on their way, or wait in a worker that has been
+// stopped. But a worker that has been stopped between two tasks has the next one in hand.
+func (w *worker) task() (task, bool) {
 	p := w.pool
 	i, ok := p.core.Worker(w.id)
-	if rec, recorded := w.proc.Progress(); recorded && rec.Running {
-		if k := p.core.Held(w.id, sched.ChunkID(rec.Chunk)); k != nil && rec.Offset < k.N {
-			if seg, seq, place := taskAt(k.Parts, rec.Offset); k.Call != i.Call || seq >= i.Seq {
-				r.Attempt, r.Since = uint32(k.Attempt), timestamppb.New(rec.Started)
-				if c := p.calls[k.Call]; c != nil { // else it is wound up already
-					r.By, deadline = c.killer(r.By), c.allowed()
-					r.Function, r.CallId, r.Index = c.spec.Function, c.id, seg.index(seq, place)
+	if w.proc != nil {
+		if rec, recorded := w.proc.Progress(); recorded && rec.Running {
+			if k := p.core.Held(w.id, sched.ChunkID(rec.Chunk)); k != nil && rec.Offset < k.N {
+				if seg, seq, place := taskAt(k.Parts, rec.Offset); k.Call != i.Call || seq >= i.Seq {
+					return task{p.calls[k.Call], seg.index(seq, place), k.Attempt, rec.Started, k.TaskTimeout}, true
 				}
-				return k.TaskTimeout, deadline
 			}
 		}
 	}
 	c := p.calls[i.Call]
 	if !ok || c == nil {
-		return 0, 0
+		return task{}, false
 	}
-	r.By = c.killer(r.By)
-	r.Function, r.CallId, r.Index, r.Attempt, r.Since = c.spec.Function, c.id, c.index(i.Seq), uint32(i.Attempt), timestamppb.New(i.Since)
-	return c.spec.TaskTimeout, c.allowed()
+	return task{c, c.index(i.Seq), i.Attempt, i.Since, c.spec.TaskTimeout}, true
 }
 
 // allowed is how long the call may take; 0 if it has no deadline.

@@ -37,6 +37,7 @@ func (p *Pool) cancelIn(k *chunk, seqs []uint64) {
 			if !ok {
 				c.cancels = slices.Insert(c.cancels, i, hit.Seq)
 				p.cancelTask(w, k, offset)
+				p.suspect(w, k, offset)
 			}
 			offset++
 		}, func(miss Part) { offset += miss.N })
@@ -88,6 +89,12 @@ func (p *Pool) check(w *worker) {
 		return
 	}
 	p.unburden(w)
+	if w.suspectAt != 0 && p.now >= w.suspectAt {
+		w.suspectAt = 0
+		p.emit(Inspect).Worker = w.id
+	} else if w.suspectAt != 0 {
+		p.wake(&w.alarm, w.suspectAt)
+	}
 	k := w.chunks.front.of
 	if w.cancelledAt != 0 {
 		limit := w.cancelledAt + p.cfg.CancelGrace
@@ -127,10 +134,42 @@ func (p *Pool) Progress(now time.Time, id WorkerID, chunk ChunkID, offset int, s
 	if !running || k == nil || offset < k.done || offset >= k.end {
 		k = w.chunks.front.of
 		offset, since = k.done, w.since
+	} else if p.defies(w, k, offset) {
+		return
 	}
 	if k.call.spec.TaskTimeout > 0 {
 		p.judge(w, k, offset, since)
 	}
+}
+
+// suspect must be called when a task that w holds has been cancelled. If that is not the current one as far as the worker has reported, it may run
+// all the same: the reports of those before it may wait in a worker that has been stopped. Its record tells, now and when the grace is over.
+func (p *Pool) suspect(w *worker, k *chunk, offset int) {
+	if w.suspectAt != 0 || w.state != live || k == w.chunks.front.of && offset == k.done {
+		return
+	}
+	p.emit(Inspect).Worker = w.id
+	w.suspectAt = p.now + p.cfg.CancelGrace
+	p.wake(&w.alarm, w.suspectAt)
+}
+
+// defies condemns the task that a worker runs as its record says, if it was seen running and cancelled as long ago as the grace.
+func (p *Pool) defies(w *worker, k *chunk, offset int) bool {
+	at := k.todo
+	at.skip(offset - k.done)
+	if !k.call.cancelledTask(at.next()) {
+		return false
+	}
+	if w.defiant != k.ID || w.defiantOffset != offset {
+		w.defiant, w.defiantOffset, w.defiantAt = k.ID, offset, p.now
+	}
+	w.suspectAt = w.defiantAt + p.cfg.CancelGrace
+	if p.now < w.suspectAt {
+		p.wake(&w.alarm, w.suspectAt)
+		return false
+	}
+	p.condemn(w, k, offset, k.call.cancelReason())
+	return true
 }
 
 // judge condemns a task that has outlived its timeout by the grace.

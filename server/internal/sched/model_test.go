@@ -201,7 +201,9 @@ func (w *world) apply(e *Effect) {
 		if w.roll(4) == 0 || len(a.chunks) == 0 {
 			w.pool.Progress(w.now, a.id, 0, 0, w.now, false)
 		} else {
-			w.pool.Progress(w.now, a.id, a.chunks[0].id, a.chunks[0].done, w.now.Add(-time.Duration(w.roll(200))*100*time.Millisecond), true)
+			h := a.chunks[0]
+			ran := h.done + w.roll(max(1, min(3, h.end-h.done))) // the reports of some may wait
+			w.pool.Progress(w.now, a.id, h.id, ran, w.now.Add(-time.Duration(w.roll(200))*100*time.Millisecond), true)
 		}
 	case Opened:
 		c := w.client(e.Call)

@@ -58,6 +58,11 @@ type worker struct {
 	cancelledAt moment // when the current task was cancelled; 0: it is not
 	inspectAt   moment // not late before
 
+	suspectAt     moment  // when its record is to be read because of a cancelled task that may be the current one; 0: not
+	defiant       ChunkID // a task that its record has named when it was cancelled…
+	defiantOffset int
+	defiantAt     moment // …the first time
+
 	reason    Reason  // why it was signalled or killed
 	condemned ChunkID // the task that was the reason
 	offset    int
