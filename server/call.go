@@ -32,6 +32,7 @@ type call struct {
 	cancelledBy string // who has cancelled it, or tasks of it
 	cancelled   bool   // all of it
 	items       uint64 // that have come
+	inputEnded  bool   // there will be no more
 	outcomes    uint64 // that its tasks have had
 	failures    uint64 // of these: the ones without a result
 	tally       *FunctionTally
@@ -57,7 +58,6 @@ type call struct {
 	}
 	room chan struct{} // one slot: the window has room again
 
-	ended bool       // the client has sent all its items
 	added uint64     // items so far; owned by the receiver
 	named []*segment // segments with ids that have tasks without outcome, oldest first
 }
@@ -305,13 +305,9 @@ func (c *call) output(o *pb.TaskOutput, w *worker) {
 	c.waiting = true
 }
 
-// end says that nothing more will come, because of err, or because all tasks have their outcomes. A call that is cancelled, or whose pool ends, may
-// end before its client has said that it has no more: then cut is what to tell it, as items that are under way will have no outcome.
-func (c *call) end(err, cut *refusal) {
+// end says that nothing more will come, because of err, or because all tasks have their outcomes.
+func (c *call) end(err *refusal) {
 	c.mu.Lock()
-	if err == nil && !c.ended {
-		err = cut
-	}
 	c.done, c.refused = true, err
 	c.mu.Unlock()
 	c.flush()
@@ -433,10 +429,10 @@ func (c *call) receive(ctx context.Context, s *Server, p *pool, stream grpc.Serv
 
 // endInput is the news that the client has sent all its items.
 func (c *call) endInput(p *pool) {
-	c.mu.Lock()
-	c.ended = true
-	c.mu.Unlock()
-	p.post(func(now time.Time) { p.core.EndInput(now, c.key) })
+	p.post(func(now time.Time) {
+		c.inputEnded = true
+		p.core.EndInput(now, c.key)
+	})
 }
 
 // refuse ends the call because its client made a mistake.

@@ -112,7 +112,7 @@ func (s *Server) orphan(p *pool, c *call) {
 	c.mu.Unlock()
 	if !ended {
 		s.forgetCall(c.id)
-		c.end(refuse(pb.Reason_REASON_POOL_TERMINATED, "pool %q has ended", p.name).of(p.name), nil)
+		c.end(refuse(pb.Reason_REASON_POOL_TERMINATED, "pool %q has ended", p.name).of(p.name))
 	}
 }
 

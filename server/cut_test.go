@@ -62,3 +62,45 @@ func TestACallThatIsCutSaysWhy(t *testing.T) {
 		})
 	}
 }
+
+// So it is when the daemon has heard the last items and their end, and has not come to look at them when the call ends: they have no outcome.
+func TestACallThatIsCutBeforeItsLastItemsAreSeenSaysWhy(t *testing.T) {
+	for how, row := range map[string]struct {
+		terminate bool
+		want      error
+	}{
+		"cancelled":  {false, client.ErrCancelled},
+		"terminated": {true, client.ErrPoolTerminated},
+	} {
+		t.Run(how, func(t *testing.T) {
+			p := serve(t).open(t, "", client.Name("shared"), client.Workers(1))
+			other, err := p.d.Pool(t.Context(), "shared") // it hears of its calls only
+			if err != nil {
+				t.Fatal(err)
+			}
+			more := make(chan struct{})
+			input := func(yield func(string) bool) {
+				if yield("a") {
+					<-more
+					yield("b")
+				}
+			}
+			outcomes := 0
+			for out, e := range client.IMap(t.Context(), other, do, iter.Seq[string](input)) {
+				if err = e; err != nil {
+					break
+				}
+				if outcomes++; out.Value != "A" || out.Err != nil {
+					t.Errorf("got %q, %v, want the result of the first item", out.Value, out.Err)
+				}
+				if err := p.d.server.Cut("shared", row.terminate, 2); err != nil {
+					t.Fatal(err)
+				}
+				close(more)
+			}
+			if outcomes != 1 || !errors.Is(err, row.want) {
+				t.Errorf("%d outcomes, and the loop ended with %v, want one and %v", outcomes, err, row.want)
+			}
+		})
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/procpool/procpool/proto/wire"
+	"github.com/procpool/procpool/server/internal/sched"
 )
 
 // Crash has the owner of a pool panic while the process of one more worker is being started, or has been and the owner has not heard of it. Before that it waits
@@ -57,6 +58,29 @@ func (s *Server) Garble(pool string) error {
 			c.waiting = true
 			c.mu.Unlock()
 			c.flush()
+		}
+	})
+	return nil
+}
+
+// Cut cancels the calls of a pool, or terminates it, while so many events wait that were to be applied next.
+func (s *Server) Cut(pool string, terminate bool, waiting int) error {
+	p, err := s.pool(pool)
+	if err != nil {
+		return err
+	}
+	p.post(func(now time.Time) {
+		if terminate {
+			p.core.Terminate(now, sched.NoReason)
+		} else {
+			for _, c := range p.calls {
+				p.cancelAll(now, c, "a test", sched.CallCancelled)
+			}
+		}
+		for n := 0; n < waiting; runtime.Gosched() {
+			p.mu.Lock()
+			n = len(p.inbox)
+			p.mu.Unlock()
 		}
 	})
 	return nil

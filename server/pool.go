@@ -308,10 +308,14 @@ func (p *pool) endCall(id sched.CallID, err *refusal) {
 	}
 	p.tally.ended(c, err, p.core.State() == sched.Terminated)
 	p.callHappened(pb.WatchKind_WATCH_KIND_CALL_ENDED, c, err)
-	c.end(err, p.cut(c))
+	if err == nil && (!c.inputEnded || c.outcomes < c.items) {
+		err = p.cut(c)
+	}
+	c.end(err)
 }
 
-// cut is why a call has ended, if its client was to send more.
+// cut is why a call has ended before the daemon knew all its items, as one that is cancelled or whose pool ends may. Its client has to be told: those that
+// were under way will have no outcome.
 func (p *pool) cut(c *call) *refusal {
 	switch {
 	case p.server.stopping():
