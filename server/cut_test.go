@@ -22,11 +22,7 @@ func TestACallThatIsCutSaysWhy(t *testing.T) {
 		"terminated": {func(_ context.Context, p *pool, _ string) error { return p.Terminate() }, codes.Aborted, client.ErrPoolTerminated},
 	} {
 		t.Run(how, func(t *testing.T) {
-			p := serve(t).open(t, "", client.Name("shared"), client.Workers(1))
-			other, err := p.d.Pool(t.Context(), "shared") // it hears of its calls only
-			if err != nil {
-				t.Fatal(err)
-			}
+			p, other := shared(t)
 			more := make(chan struct{})
 			defer close(more)
 			input := func(yield func(string) bool) {
@@ -54,7 +50,7 @@ func TestACallThatIsCutSaysWhy(t *testing.T) {
 			if err := row.cut(t.Context(), p, call); err != nil {
 				t.Error(err)
 			}
-			err = <-ended
+			err := <-ended
 			var refused *client.RefusedError
 			if !errors.Is(err, row.want) || !errors.As(err, &refused) || refused.Code != row.code {
 				t.Errorf("the loop ended with %v, want %v by %v", err, row.want, row.code)
@@ -73,11 +69,7 @@ func TestACallThatIsCutBeforeItsLastItemsAreSeenSaysWhy(t *testing.T) {
 		"terminated": {true, client.ErrPoolTerminated},
 	} {
 		t.Run(how, func(t *testing.T) {
-			p := serve(t).open(t, "", client.Name("shared"), client.Workers(1))
-			other, err := p.d.Pool(t.Context(), "shared") // it hears of its calls only
-			if err != nil {
-				t.Fatal(err)
-			}
+			p, other := shared(t)
 			more := make(chan struct{})
 			input := func(yield func(string) bool) {
 				if yield("a") {
@@ -85,6 +77,7 @@ func TestACallThatIsCutBeforeItsLastItemsAreSeenSaysWhy(t *testing.T) {
 					yield("b")
 				}
 			}
+			var err error
 			outcomes := 0
 			for out, e := range client.IMap(t.Context(), other, do, iter.Seq[string](input)) {
 				if err = e; err != nil {
@@ -103,4 +96,15 @@ func TestACallThatIsCutBeforeItsLastItemsAreSeenSaysWhy(t *testing.T) {
 			}
 		})
 	}
+}
+
+// shared is a pool of one worker, and the same for a client that hears of its calls only.
+func shared(t *testing.T) (p *pool, other *client.Pool) {
+	t.Helper()
+	p = serve(t).open(t, "", client.Name("shared"), client.Workers(1))
+	other, err := p.d.Pool(t.Context(), "shared")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p, other
 }

@@ -132,6 +132,9 @@ func (s *soak) judge(length time.Duration) {
 	if ran := r.Tasks - r.Cancelled - r.Rejected; r.Values < ran/2 || r.Values == 0 { // how many are rejected depends on how fast workers start on this machine
 		s.t.Errorf("%d of the %d tasks that ran have a value; want most of them", r.Values, ran)
 	}
+	if length >= time.Minute && r.Values < r.Tasks/2 {
+		s.t.Errorf("%d of %d tasks have a value; want most of them", r.Values, r.Tasks)
+	}
 	if others := r.Lost - r.Killers; others > did[killAWorker] {
 		s.t.Errorf("%d tasks that kill no worker were lost with one, but only %d workers were killed", others, did[killAWorker])
 	}

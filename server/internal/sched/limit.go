@@ -86,6 +86,7 @@ func (p *Pool) watch(w *worker) {
 func (p *Pool) check(w *worker) {
 	p.aged(w)
 	if w.chunks.empty() {
+		w.suspectAt = 0
 		return
 	}
 	p.unburden(w)
