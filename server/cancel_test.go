@@ -45,7 +45,7 @@ func (row badTask) cancelled(t *testing.T) (took time.Duration, begun bool) {
 	begun = true
 	const bad, n = 17, 30
 	d := serve(t)
-	pool := d.open(t, row.worker)
+	pool := d.open(t, row.worker, client.CancelGrace(row.grace()))
 	pool.rest(t, 2)
 	pool.mustAnswer(t)
 	before := used(t)

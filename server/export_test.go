@@ -63,12 +63,13 @@ func (s *Server) Garble(pool string) error {
 	return nil
 }
 
-// Cut cancels the calls of a pool, or terminates it, while so many events wait that were to be applied next.
+// Cut cancels the calls of a pool, or terminates it, and returns meanwhile: the owner goes on when so many events wait that have been posted since.
 func (s *Server) Cut(pool string, terminate bool, waiting int) error {
 	p, err := s.pool(pool)
 	if err != nil {
 		return err
 	}
+	cut := make(chan struct{}) // closed when what is posted is no longer applied together with this
 	p.post(func(now time.Time) {
 		if terminate {
 			p.core.Terminate(now, sched.NoReason)
@@ -77,11 +78,13 @@ func (s *Server) Cut(pool string, terminate bool, waiting int) error {
 				p.cancelAll(now, c, "a test", sched.CallCancelled)
 			}
 		}
+		close(cut)
 		for n := 0; n < waiting; runtime.Gosched() {
 			p.mu.Lock()
 			n = len(p.inbox)
 			p.mu.Unlock()
 		}
 	})
+	<-cut
 	return nil
 }
