@@ -421,9 +421,9 @@ func (f *fake) sizes() []int {
 // eventually waits, outside of bubbles, for what has no event of its own.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(5 * time.Second); !ok(); pass(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !ok(); pass(time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("not within 5 s: %s", what)
+			t.Fatalf("not within a minute: %s", what)
 		}
 	}
 }

@@ -284,11 +284,11 @@ func (f *flow) broken(err error) {
 	f.wake()
 }
 
-// fail ends everything at once.
+// fail ends everything at once. A call that has ended well has not done so for a consumer who gets no more of what waits.
 func (f *flow) fail(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.ended {
+	if !f.ended || f.err == nil && f.waiting > 0 {
 		f.ended, f.err = true, err
 	}
 	f.dropped = true

@@ -145,7 +145,14 @@ func (c *lazyCall) start(ctx context.Context, draw func(), ordered bool) (stop f
 		return nil, rpcError(ctx, err, "%s", c.what())
 	}
 	c.flow.init(c.config.windowItems, c.config.windowBytes, ordered)
-	cancelled := context.AfterFunc(ctx, func() { c.flow.fail(fmt.Errorf("%s: %w", c.what(), contextError(ctx))) })
+	cancelled := context.AfterFunc(ctx, func() {
+		err := fmt.Errorf("%s: %w", c.what(), contextError(ctx))
+		if ours := (*ending)(nil); errors.As(context.Cause(ctx), &ours) {
+			c.flow.broken(err) // the pool has ended: what has come is the loop's
+			return
+		}
+		c.flow.fail(err)
+	})
 	var ours sync.WaitGroup
 	ours.Go(func() { c.send(stream) })
 	ours.Go(func() { c.receive(ctx, stream) })

@@ -380,6 +380,72 @@ func TestIMapWhenTheDaemonDies(t *testing.T) {
 	}
 }
 
+// What has come is the loop's, also when the pool ends before it has taken it. A loop whose context ends gets no more, and is told.
+func TestIMapWhenItsPoolOrItsContextEnds(t *testing.T) {
+	t.Parallel()
+	const n = 10
+	for what, row := range map[string]struct {
+		answers  int  // of n
+		pool     bool // ends, not the context
+		outcomes int
+		err      error
+	}{
+		"the pool, when all outcomes have come":     {answers: n, pool: true, outcomes: n},
+		"the pool, when some outcomes have come":    {answers: 6, pool: true, outcomes: 6, err: ErrPoolTerminated},
+		"the context, when all outcomes have come":  {answers: n, outcomes: 1, err: context.Canceled},
+		"the context, when some outcomes have come": {answers: 6, outcomes: 1, err: context.Canceled},
+	} {
+		for name, imap := range map[string]func(context.Context, *Pool, Function[int, int], iter.Seq[int], ...CallOption) iter.Seq2[Outcome[int], error]{
+			"IMap": IMap[int, int], "IMapUnordered": IMapUnordered[int, int],
+		} {
+			t.Run(name+"/"+what, func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					f := newFake(t)
+					f.work = func(stream grpc.ServerStream, r *wire.CallRequest) error {
+						if err := receiveItems(stream, r, n); err != nil {
+							return err
+						}
+						for i := range row.answers {
+							if err := answer(stream, uint64(i), "7"); err != nil {
+								return err
+							}
+						}
+						if row.answers == n {
+							return nil
+						}
+						<-stream.Context().Done()
+						return stream.Context().Err()
+					}
+					p := f.pool(t)
+					ctx, cancel := context.WithCancel(t.Context())
+					defer cancel()
+					outcomes := 0
+					var last error
+					for _, err := range imap(ctx, p, double, slices.Values(numbers(n)), Window(2*n, 0)) { // so small that the loop takes one at a time
+						if last = err; err != nil {
+							break
+						}
+						if outcomes++; outcomes > 1 {
+							continue
+						}
+						synctest.Wait() // all that is to come has come
+						end := cancel
+						if row.pool {
+							end = func() { p.end(ErrPoolTerminated) }
+						}
+						end()
+						synctest.Wait()
+					}
+					if outcomes != row.outcomes || !errors.Is(last, row.err) {
+						t.Errorf("%d outcomes, then %v; want %d, then %v", outcomes, last, row.outcomes, row.err)
+					}
+				})
+			})
+		}
+	}
+}
+
 // receiveItems reads on until n items have come, those of first included. An answer before that would be one to a task that does not exist.
 func receiveItems(stream grpc.ServerStream, first *wire.CallRequest, n int) error {
 	for got := first.Items.Len(); got < n; got += first.Items.Len() {

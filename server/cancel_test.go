@@ -28,7 +28,7 @@ func TestOneTaskIsCancelledAndTheOthersGoOn(t *testing.T) {
 		t.Run(row.worker+row.task, func(t *testing.T) {
 			promptly(t, "its outcome", row.within, func() (took time.Duration) {
 				for tries, begun := 0, false; !begun; tries++ {
-					if tries == 5 {
+					if tries == 20 {
 						t.Fatal("it was cancelled before its function was called, each time")
 					}
 					took, begun = row.cancelled(t)
@@ -104,7 +104,8 @@ func (row badTask) cancelled(t *testing.T) (took time.Duration, begun bool) {
 			if out.Value != want || out.Err != nil || out.Attempt != 1 {
 				t.Errorf("task %d has %.40q, %v after %d attempts, want %q after one", out.Index, out.Value, out.Err, out.Attempt, want)
 			}
-		case row.says != "" && errors.Is(out.Err, client.ErrCancelled) && strings.Contains(out.Err.Error(), "context canceled"):
+		case row.says != "" && errors.Is(out.Err, client.ErrCancelled) && !strings.Contains(out.Err.Error(), row.says):
+			t.Log(out.Err)
 			begun = false
 		case !errors.Is(out.Err, row.want) || !strings.Contains(fmt.Sprint(out.Err), row.says) || out.Attempt != 1:
 			t.Errorf("the cancelled task has %v after %d attempts, want %v by %q after one", out.Err, out.Attempt, row.want, row.says)

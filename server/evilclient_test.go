@@ -267,7 +267,9 @@ func ready() error {
 }
 
 func mapAndCheck(ctx context.Context, addr string) error {
-	c, err := client.Dial(ctx, addr)
+	soon, cancel := context.WithTimeout(ctx, patience) // longer than Dial waits by itself
+	defer cancel()
+	c, err := client.Dial(soon, addr)
 	if err != nil {
 		return err
 	}

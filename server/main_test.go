@@ -323,7 +323,9 @@ func (p *pool) signal(t *testing.T, sig syscall.Signal) {
 		t.Fatal(err)
 	}
 	for _, w := range workers {
-		syscall.Kill(int(w.Pid), sig)
+		if w.Pid != 0 { // else it is being started
+			syscall.Kill(int(w.Pid), sig)
+		}
 	}
 }
 

@@ -227,7 +227,7 @@ func TestMapEndsWhatTakesLongerThanOthers(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	// The first item is under way long before the median is known. The others take long enough that a busy machine does not make one of them ten times as long.
-	r := mapIn(t, dir, "0\n1\n2\n3\n4\n", "-j", "2", "--timeout", "1000%", "--joblog", "log", "--json", "--", "sh", "-c", `[ $1 != 0 ] || exec sleep 1000; sleep 0.2`, "_", "{}")
+	r := mapIn(t, dir, "0\n1\n2\n3\n4\n", "-j", "2", "--timeout", "1000%", "--joblog", "log", "--json", "--", "sh", "-c", `[ $1 != 0 ] || exec sleep 1000; sleep 0.5`, "_", "{}")
 	if r.status != 1 || !strings.Contains(r.stdout, `"index":0,"item":"0","outcome":"timeout"`) {
 		t.Errorf("got %+v, want a timeout of the first item", r)
 	}

@@ -339,7 +339,7 @@ func TestMapGivesSlots(t *testing.T) {
 
 func TestMapEndsWhatTakesTooLong(t *testing.T) {
 	t.Parallel()
-	cmd := procpool(t, "map", "-j", "3", "--json", "--timeout", "200ms", "--",
+	cmd := procpool(t, "map", "-j", "3", "--json", "--timeout", "5s", "--",
 		"sh", "-c", `echo started; case $1 in quick) exit 0;; deaf) trap "" TERM;; esac; sleep 1000 & echo $$ $! >>pids; wait; sleep 1000`, "_", "{}",
 		":::", "polite", "deaf", "quick")
 	r := finish(t, cmd)
@@ -349,15 +349,17 @@ func TestMapEndsWhatTakesTooLong(t *testing.T) {
 		if err := json.Unmarshal([]byte(line), &o); err != nil {
 			t.Fatal(err)
 		}
+		if string(o.Item) == "deaf" {
+			o.Stdout = nil // lost if a busy machine takes longer to kill it than the pool waits for that
+		}
 		outcomes[string(o.Item)] = fmt.Sprintf("%s %q", o.Outcome, o.Stdout)
 	}
-	want := map[string]string{"polite": `timeout "started\n"`, "deaf": `timeout "started\n"`, "quick": `value "started\n"`}
+	want := map[string]string{"polite": `timeout "started\n"`, "deaf": `timeout ""`, "quick": `value "started\n"`}
 	if fmt.Sprint(outcomes) != fmt.Sprint(want) || r.status != 2 {
 		t.Errorf("got %v and status %d, want %v and 2\n%s", outcomes, r.status, want, r.stderr)
 	}
-	if s := gone(pidsIn(t, filepath.Join(cmd.Dir, "pids"), 4)); s != "" {
-		t.Error(s)
-	}
+	pids := pidsIn(t, filepath.Join(cmd.Dir, "pids"), 4)
+	eventually(t, func() string { return gone(pids) })
 }
 
 func TestMapDoesNotWaitForTheBackground(t *testing.T) {
@@ -366,9 +368,8 @@ func TestMapDoesNotWaitForTheBackground(t *testing.T) {
 	if r := finish(t, cmd); r.stdout != "done\n" || r.status != 0 {
 		t.Errorf("got %+v, want its output and status 0", r)
 	}
-	if s := gone(pidsIn(t, filepath.Join(cmd.Dir, "pid"), 1)); s != "" {
-		t.Error(s)
-	}
+	pids := pidsIn(t, filepath.Join(cmd.Dir, "pid"), 1)
+	eventually(t, func() string { return gone(pids) })
 }
 
 func TestMapPassesBigOutput(t *testing.T) {
@@ -452,9 +453,11 @@ func TestMapEndsWhenNobodyReads(t *testing.T) {
 		t.Fatalf("got %q, %v; want the first item", line, err)
 	}
 	out.Close()
-	if _, err := inEnd.WriteString("b\n"); err != nil {
-		t.Fatal(err)
-	}
+	go func() { // without an end: a child of some other test that is being born may have the reading end of out for a moment
+		for err := error(nil); err == nil; {
+			_, err = inEnd.WriteString("b\n")
+		}
+	}()
 	err = cmd.Wait()
 	if got, want := cmd.ProcessState.ExitCode(), 128+int(syscall.SIGPIPE); got != want || stderr.Len() > 0 {
 		t.Errorf("got status %d (%v) and %q, want %d in silence", got, err, &stderr, want)
