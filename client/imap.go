@@ -37,6 +37,8 @@ type Outcome[R any] struct {
 // input is drawn on a goroutine of its own, and an input that blocks keeps it until it yields or returns; an input should heed ctx. The loop
 // waits up to 100 ms for an input to notice. If the input panics, the outcomes of the items before are yielded, then a [*PanicError] that is an [ErrInput].
 //
+// If ctx ends, the loop ends with that error and without the outcomes that it has not been given yet. If the pool ends, or the daemon, it gets those that have come first.
+//
 // The input is never further ahead of the loop than [Window] says.
 func IMap[A, R any](ctx context.Context, pool *Pool, fn Function[A, R], input iter.Seq[A], opts ...CallOption) iter.Seq2[Outcome[R], error] {
 	return imap(ctx, pool, fn, input, opts, true)

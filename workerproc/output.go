@@ -216,6 +216,12 @@ func (o *outPipe) Read(b []byte) (n int, err error) {
 
 // written is how much the worker has written.
 func (o *outPipe) written() int64 {
+	_, written := o.progress()
+	return written
+}
+
+// progress is how much has been read of what the worker has written, and how much that is.
+func (o *outPipe) progress() (read, written int64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	n := 0
@@ -224,5 +230,5 @@ func (o *outPipe) written() int64 {
 			n, _ = unix.IoctlGetInt(int(fd), fionread)
 		})
 	}
-	return o.read + int64(n)
+	return o.read, o.read + int64(n)
 }

@@ -18,7 +18,6 @@ import (
 	pb "github.com/procpool/procpool/proto/procpool/v1"
 	"github.com/procpool/procpool/workerproc/internal/cgroup"
 	"github.com/procpool/procpool/workerproc/internal/guard"
-	"golang.org/x/sys/unix"
 )
 
 // Spec is how to start a worker.
@@ -386,25 +385,30 @@ func (p *Process) Wait() Exit {
 }
 
 // drain reads what the process has left in its pipes, and closes them. It does not wait for their end: a process outside the group may hold
-// them for ever.
+// them for ever, and write. What is in them now may be the last words of the process, and is waited for, however busy the machine is.
 func (p *Process) drain() {
 	ended := make(chan struct{})
 	go func() { // waited for below
 		p.drained.Wait()
 		close(ended)
 	}()
-	limit := time.NewTimer(drainTime)
-	defer limit.Stop()
+	limit := time.Now().Add(drainTime)
+	left := make([]int64, len(p.outputs)) // where what is in them now ends
+	for i, o := range p.outputs {
+		left[i] = o.written()
+	}
 	look := time.NewTicker(time.Millisecond)
 	defer look.Stop()
 	for read := false; !read; {
 		select {
 		case <-ended:
 			read = true
-		case <-limit.C:
-			read = true
 		case <-look.C:
-			read = !slices.ContainsFunc(p.pipes, pending)
+			read = true
+			for i, o := range p.outputs {
+				taken, written := o.progress()
+				read = read && (taken == written || taken >= left[i] && time.Now().After(limit))
+			}
 		}
 	}
 	for _, f := range p.pipes {
@@ -414,17 +418,4 @@ func (p *Process) drain() {
 	for _, f := range p.pipes {
 		f.Close()
 	}
-}
-
-// pending tells whether there is something to read in a pipe.
-func pending(pipe *os.File) (yes bool) {
-	raw, err := pipe.SyscallConn()
-	if err != nil {
-		return false
-	}
-	_ = raw.Control(func(fd uintptr) { // it has not been closed
-		n, err := unix.IoctlGetInt(int(fd), fionread)
-		yes = err == nil && n > 0
-	})
-	return yes
 }

@@ -172,7 +172,7 @@ func TestTheDeadlineOutlivesACancelledTask(t *testing.T) {
 		if err := c.welcome(); err != nil {
 			return err
 		}
-		if err := c.chunk(1, "wait", time.Now().Add(2*time.Second).UnixNano(), "1", "2"); err != nil {
+		if err := c.chunk(1, "wait", time.Now().Add(5*time.Second).UnixNano(), "1", "2"); err != nil {
 			return err
 		}
 		<-started

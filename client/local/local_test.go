@@ -134,8 +134,9 @@ func TestItemOverTheLimitIsRejectedAlone(t *testing.T) {
 
 func TestEndlessInputIsReadNoFurtherThanTheWindow(t *testing.T) {
 	pool := open(t, client.Workers(2))
-	drawn := 0
+	drawn, over := 0, make(chan struct{})
 	endless := func(yield func(int) bool) {
+		defer close(over)
 		for ; yield(drawn); drawn++ {
 		}
 	}
@@ -148,6 +149,7 @@ func TestEndlessInputIsReadNoFurtherThanTheWindow(t *testing.T) {
 			break
 		}
 	}
+	<-over // a loop does not wait for its input for long
 	if ahead := drawn - taken; ahead > 4096+1 {
 		t.Errorf("the input was read %d items ahead of its consumer, want at most the window of 4096", ahead)
 	}

@@ -76,7 +76,7 @@ func startWatched(t *testing.T) *watched {
 	if err != nil {
 		t.Fatal(err)
 	}
-	guardianOf(t, d.cmd.Process.Pid) // comes with the first worker, and stays
+	guardianOf(t, d.cmd.Process.Pid, 1) // comes with the first worker, and stays
 	if _, err := client.Map(t.Context(), pool, nap, []int{0}); err != nil {
 		t.Fatal(err)
 	}

@@ -193,7 +193,7 @@ func TestEachWorkerHasACgroupWhereThatIsDelegated(t *testing.T) {
 	d, dir := startDelegated(t)
 	pool := d.create("p", 1)
 	w := d.worker(pool)
-	guardian := guardianOf(t, d.cmd.Process.Pid)
+	guardian := guardianOf(t, d.cmd.Process.Pid, 1)
 	for what, pid := range map[string]int{"daemon": d.cmd.Process.Pid, "guardian": guardian} {
 		if got := cgroupOf(t, pid); !strings.HasSuffix(got, "/"+filepath.Base(dir)+"/supervisor") {
 			t.Errorf("the %s is in %s", what, got)
@@ -268,7 +268,7 @@ func TestNoChildOfAWorkerEscapesFromItsCgroup(t *testing.T) {
 		},
 		"the pool is terminated": func(_ *daemon, pool *client.Pool, _ int) { _ = pool.Terminate() },
 		"the daemon is killed": func(d *daemon, _ *client.Pool, _ int) {
-			guardianOf(d.t, d.cmd.Process.Pid)
+			guardianOf(d.t, d.cmd.Process.Pid, 1)
 			d.cmd.Process.Kill()
 		},
 	} {
@@ -309,7 +309,7 @@ func TestADaemonRemovesTheCgroupsOfOneThatWasKilled(t *testing.T) {
 	if err := os.Mkdir(stranger, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	syscall.Kill(guardianOf(t, d.cmd.Process.Pid), syscall.SIGSTOP) // it cannot do its duty
+	syscall.Kill(guardianOf(t, d.cmd.Process.Pid, 1), syscall.SIGSTOP) // it cannot do its duty
 	d.cmd.Process.Kill()
 	<-d.done
 	if !alive(pid) {

@@ -37,7 +37,7 @@ func TestDescriptorsOfTheDaemonStayThere(t *testing.T) {
 	if !regexp.MustCompile(want).MatchString(strings.Join(got, ",")) {
 		t.Errorf("a worker begins with %q, want %s", got, want)
 	}
-	if there := opened(t, guardianOf(t, d.cmd.Process.Pid), left); there > 0 {
+	if there := opened(t, guardianOf(t, d.cmd.Process.Pid, 1), left); there > 0 {
 		t.Errorf("the guardian has the file open %d times", there)
 	}
 }

@@ -2,6 +2,7 @@ package main_test
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"syscall"
@@ -21,6 +22,7 @@ func TestTheDrainTimeoutEndsWhatHangs(t *testing.T) {
 	d := startDaemon(t, "--drain-timeout", drain.String())
 	pool := d.create("p", 1)
 	pids := families(t, pool, 1)
+	c := d.dial()
 
 	type end struct {
 		outcomes []client.Outcome[int]
@@ -39,12 +41,12 @@ func TestTheDrainTimeoutEndsWhatHangs(t *testing.T) {
 		ended <- e
 	}()
 	eventually(t, patience, func() string {
-		info, err := pool.Info(t.Context())
+		calls, err := c.Calls(t.Context(), "p")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if info.Busy != 1 || info.PendingTasks != 6 {
-			return "six tasks are not there, one of them running"
+		if len(calls) != 1 || calls[0].RunningTasks != 1 || calls[0].AcceptedTasks != 6 || !calls[0].InputEnded {
+			return fmt.Sprintf("the calls are %v, want one of six tasks, one of them running", calls)
 		}
 		return ""
 	})

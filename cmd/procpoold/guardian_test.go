@@ -16,8 +16,8 @@ import (
 	"github.com/procpool/procpool/client"
 )
 
-// guardianOf is the guardian of a daemon, once it has one.
-func guardianOf(t *testing.T, daemon int) (pid int) {
+// guardianOf is the guardian of a daemon, once it has one and guards so many workers.
+func guardianOf(t *testing.T, daemon, workers int) (pid int) {
 	t.Helper()
 	eventually(t, patience, func() string {
 		list, err := filepath.Glob("/proc/[0-9]*/cmdline")
@@ -29,10 +29,10 @@ func guardianOf(t *testing.T, daemon int) (pid int) {
 			if err == nil && string(b) == fmt.Sprintf("procpool-guardian\x00of\x00%d\x00", daemon) {
 				pid, _ = strconv.Atoi(strings.Split(file, "/")[2])
 				// Its pidfd of the daemon is the first thing it gets, those of the workers follow.
-				if fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid)); err == nil && len(fds) > 5 {
+				if fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid)); err == nil && len(fds) >= 5+workers {
 					return ""
 				}
-				return "the guardian guards nobody yet"
+				return "the guardian does not guard all workers yet"
 			}
 		}
 		return "there is no guardian"
@@ -73,7 +73,7 @@ func TestKilledDaemonLeavesNoProcessWhateverItsWorkersDo(t *testing.T) {
 			for _, w := range list {
 				workers = append(workers, int(w.Pid))
 			}
-			guardian := guardianOf(t, d.cmd.Process.Pid)
+			guardian := guardianOf(t, d.cmd.Process.Pid, 2)
 			prepare(t, pool, workers)
 			d.cmd.Process.Kill()
 			took := eventually(t, 40*time.Second, gone(append(pids, guardian)))
@@ -97,7 +97,7 @@ func TestAKilledProgramWithAnEmbeddedDaemonLeavesNoProcess(t *testing.T) {
 		if err := json.NewDecoder(out).Decode(&pids); err != nil {
 			t.Fatal(err)
 		}
-		guardian := guardianOf(t, cmd.Process.Pid)
+		guardian := guardianOf(t, cmd.Process.Pid, 1)
 		if stopped {
 			syscall.Kill(pids[0], syscall.SIGSTOP)
 		}
@@ -112,7 +112,7 @@ func TestADaemonThatStopsTakesItsGuardianAlong(t *testing.T) {
 	d := startDaemon(t)
 	pool := d.create("p", 1)
 	families(t, pool, 1)
-	guardian := guardianOf(t, d.cmd.Process.Pid)
+	guardian := guardianOf(t, d.cmd.Process.Pid, 1)
 	d.cmd.Process.Signal(syscall.SIGTERM)
 	<-d.done
 	if _, err := os.Stat(fmt.Sprintf("/proc/%d", guardian)); !errors.Is(err, os.ErrNotExist) {

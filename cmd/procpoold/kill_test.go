@@ -53,16 +53,19 @@ func TestAKilledWorkerIsReportedWithWhatItDid(t *testing.T) {
 	check("timeout", err, client.ErrTimeout, "spin", "task timeout", "the task timeout of 200ms and the grace of 100ms", "R")
 
 	// The first task of a chunk is done, the second one is stopped.
-	_, err = client.Map(t.Context(), pool, nap, []int{0, 600_000}, client.ChunkSize(2), client.TaskTimeout(2*time.Second), stopper(t, c))
 	var failed *client.MapError
-	if !errors.As(err, &failed) || failed.Failed != 1 || failed.Errors[0].Index != 1 {
-		t.Fatalf("got %v, want task 1 to fail", err)
-	}
+	eventually(t, patience, func() string { // until it is stopped before its time is over
+		_, err = client.Map(t.Context(), pool, nap, []int{0, 600_000}, client.ChunkSize(2), client.TaskTimeout(2*time.Second), stopper(t, c))
+		if !errors.As(err, &failed) || failed.Failed != 1 || failed.Errors[0].Index != 1 || failed.Errors[0].Exit == nil {
+			return fmt.Sprintf("got %v, want task 1 to fail, and its worker to end", err)
+		}
+		return ""
+	})
 	check("stopped", failed.Errors[0], client.ErrTimeout, "nap", "task timeout", "the task timeout of 2s", "T")
 
 	// A task that is cancelled before its function has been called needs no kill.
 	eventually(t, patience, func() string {
-		r := client.ApplyAsync(t.Context(), pool, spin, 0)
+		r := client.MapAsync(t.Context(), pool, spin, []int{0})
 		eventually(t, patience, func() string {
 			calls, err := c.Calls(t.Context(), "p")
 			if err != nil {
@@ -86,7 +89,10 @@ func TestAKilledWorkerIsReportedWithWhatItDid(t *testing.T) {
 	check("cancel", err, client.ErrCancelled, "spin", "cancel by Cancel of uid", "the grace of 100ms", "R")
 
 	// The call is over for its client at its deadline, and for its worker when the grace is over as well.
-	expire := func() *pb.WorkerExit {
+	expire := func() (exit *pb.WorkerExit) {
+		if _, err := client.Apply(t.Context(), pool, nap, 0); err != nil { // a worker is there
+			t.Fatal(err)
+		}
 		info, err := pool.Info(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -101,22 +107,25 @@ func TestAKilledWorkerIsReportedWithWhatItDid(t *testing.T) {
 			if info, err = pool.Info(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			if info.LastExit.GetPid() == before {
-				return "the worker of the call that is over lives on"
+			if info.LastExit.GetPid() != before {
+				exit = info.LastExit
+				return ""
 			}
-			return ""
+			if info.Busy == 0 && info.Calls == 0 { // the task has not been called in that second
+				return ""
+			}
+			return "the worker of the call that is over lives on"
 		})
-		return info.LastExit
+		return exit
 	}
-	exit := expire()
-	for range 4 { // on a busy machine the request may have been on its way for so long that its end looks like the client's wish
-		if exit.Kill.GetBy() == "call deadline" {
-			break
+	var exit *pb.WorkerExit
+	eventually(t, patience, func() string { // on a busy machine the request may have been on its way for so long that its end looks like the client's wish
+		if exit = expire(); exit.GetKill().GetBy() != "call deadline" {
+			return fmt.Sprintf("deadline: got %v", exit)
 		}
-		t.Logf("deadline: %v", exit)
-		exit = expire()
-	}
-	if k := exit.Kill; k.GetBy() != "call deadline" || k.Function != "spin" || !strings.HasPrefix(k.Limit, "the deadline of the call, ") || !strings.HasSuffix(k.Limit, " after it began, and the grace of 100ms") ||
+		return ""
+	})
+	if k := exit.Kill; k.Function != "spin" || !strings.HasPrefix(k.Limit, "the deadline of the call, ") || !strings.HasSuffix(k.Limit, " after it began, and the grace of 100ms") ||
 		!strings.HasPrefix(exit.Reason, "a task did not return when the deadline of its call had passed: killed by SIG") || !strings.Contains(exit.Reason, "limit: "+k.Limit) {
 		t.Errorf("deadline: got %v", exit)
 	}

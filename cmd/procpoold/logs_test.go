@@ -137,6 +137,7 @@ func TestLogsOfAPoolThatNobodyHasOpened(t *testing.T) {
 
 	// A flood neither blocks nor kills the worker, and all of it is accounted for.
 	const flood = 20_000
+	began := time.Now()
 	apply(t, pool, printLines, flood)
 	lines, dropped := 0, 0
 	one.until(t, "account of dropped lines", func(n client.News) bool {
@@ -150,7 +151,8 @@ func TestLogsOfAPoolThatNobodyHasOpened(t *testing.T) {
 		dropped += n.Dropped
 		return lines+dropped == flood
 	})
-	if lines < 1000 || dropped == 0 {
+	// A machine so busy that it takes 16 s for them has none too many.
+	if lines < 1000 || dropped == 0 && time.Since(began) < 16*time.Second {
 		t.Errorf("%d lines came through and %d were dropped, want a burst and the rest", lines, dropped)
 	}
 

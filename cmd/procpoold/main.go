@@ -174,12 +174,12 @@ func serve(ctx context.Context, cfg *config.Config, load func() (*config.Config,
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	context.AfterFunc(ctx, func() {
-		unit.stopping(cfg.DrainTimeout + stopMargin)
 		stop() // a second signal has its usual effect: the daemon dies, and no worker survives it
 		time.AfterFunc(cfg.DrainTimeout+stopMargin, func() {
 			log.Error("did not stop in time")
 			os.Exit(exitTimeout)
 		})
+		unit.stopping(cfg.DrainTimeout + stopMargin)
 	})
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

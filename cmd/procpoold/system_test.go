@@ -436,7 +436,7 @@ func TestSystemModeHidesTheCallsOfOthersFromWatchers(t *testing.T) {
 	s.pool(t, "p", "workers = 1\n")
 	d := s.start(t)
 	annas := poolOf(t, anna.dial(t, d), "p")
-	if _, err := client.Apply(t.Context(), annas, say, "the worker is there"); err != nil {
+	if _, err := client.Map(t.Context(), annas, say, []string{"the worker is there"}); err != nil { // not Apply, whose stream would end later
 		t.Fatal(err)
 	}
 	watch := func(who *person) func() *pb.WatchCall {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -54,9 +55,30 @@ func newUnit(log hclog.Logger) *unit {
 func (u *unit) remark(note string) { u.note.Store(&note) }
 
 func (u *unit) tell(news ...string) {
-	if _, err := daemon.SdNotify(false, strings.Join(news, "\n")); err != nil {
+	if err := notify(strings.Join(news, "\n")); err != nil {
 		u.log.Warn("systemd does not hear", "news", news[0], "reason", err)
 	}
+}
+
+// tellTime is how long news may take to be told. They wait for systemd to read what was told before: a dozen datagrams fill its socket.
+const tellTime = time.Second
+
+// notify is sd_notify(3), which must not wait for ever; that of the library would.
+func notify(news string) error {
+	socket := os.Getenv("NOTIFY_SOCKET")
+	if socket == "" {
+		return nil
+	}
+	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: socket, Net: "unixgram"})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := conn.SetWriteDeadline(time.Now().Add(tellTime)); err != nil {
+		return err
+	}
+	_, err = conn.Write([]byte(news))
+	return err
 }
 
 func (u *unit) ready() { u.tell(daemon.SdNotifyReady) }

@@ -129,6 +129,29 @@ func TestADaemonTellsSystemdHowItIs(t *testing.T) {
 	}
 }
 
+// A manager that does not read what it is told is no reason to hang.
+func TestAManagerThatDoesNotReadKeepsNobody(t *testing.T) {
+	m := newManager(t)
+	conn, err := net.DialUnix("unixgram", nil, m.news.LocalAddr().(*net.UnixAddr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for err == nil { // until there is no room
+		conn.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+		_, err = conn.Write([]byte("STATUS=as before"))
+	}
+	d := m.start()
+	if got, err := client.Apply(t.Context(), d.create("p", 1), nap, 1); err != nil || got != 1 {
+		t.Errorf("got %d, %v, want 1", got, err)
+	}
+	d.cmd.Process.Signal(syscall.SIGTERM)
+	<-d.done
+	if d.err != nil || !strings.Contains(d.log.String(), "systemd does not hear") {
+		t.Errorf("it ended with %v and the log\n%s", d.err, d.log)
+	}
+}
+
 // What TestADaemonTellsSystemdHowItIs cannot show: who holds the socket has it after the daemon, and whoever connects meanwhile is the next one's.
 func TestTheSocketOfSystemdOutlivesTheDaemon(t *testing.T) {
 	m := newManager(t)

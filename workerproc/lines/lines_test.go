@@ -190,7 +190,7 @@ func TestMoreThanOneLine(t *testing.T) {
 func TestLineBetweenItems(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	ctx, pool := open(t, lines.Spec{Command: perl(`answer("=$_"); if ($_ eq "5" && !-e "said") { select undef, undef, undef, 0.05; answer("by the way"); open S, ">", "said"; close S }`)},
+	ctx, pool := open(t, lines.Spec{Command: perl(`answer("=$_"); if ($_ eq "5" && !-e "said") { select undef, undef, undef, 0.01 until -e "go"; answer("by the way"); open S, ">", "said"; close S }`)},
 		client.Workers(1), client.Dir(dir))
 	for i := range 20 {
 		got, err := client.Apply(ctx, pool, asStrings, strconv.Itoa(i))
@@ -198,6 +198,9 @@ func TestLineBetweenItems(t *testing.T) {
 			t.Fatalf("item %d: got %q, %v, want %q", i, got, err, want)
 		}
 		if i == 5 {
+			if err := os.WriteFile(filepath.Join(dir, "go"), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
 			waitFor(t, filepath.Join(dir, "said"))
 		}
 	}
@@ -282,7 +285,7 @@ func TestProgramThatCannotStart(t *testing.T) {
 func TestProgramSeesTheEnd(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	ctx, pool := open(t, lines.Spec{Command: []string{"perl", "-e", `$| = 1; while (<STDIN>) { print "=$_" } open E, ">", "ended"; print E "properly\n"`}}, client.Dir(dir), client.Workers(1))
+	ctx, pool := open(t, lines.Spec{Command: []string{"perl", "-e", `$| = 1; while (<STDIN>) { print "=$_" } open E, ">", "ended"; print E "properly\n"`}}, client.Dir(dir), client.Workers(1), client.CancelGrace(patience))
 	results, err := client.Map(ctx, pool, asStrings, numbers(10))
 	exactly(t, results, err)
 	if err := errors.Join(pool.Close(), pool.Join(ctx)); err != nil {
@@ -387,8 +390,8 @@ func TestAllKindsMixed(t *testing.T) {
 		item    string // and its number
 		outcome error
 	}{
-		{200, "ok", nil},
-		{2, "kill", client.ErrWorkerLost},
+		{400, "ok", nil},
+		{1, "kill", client.ErrWorkerLost},
 		{1, "exit", client.ErrWorkerLost},
 		{5, "new\nline", client.ErrTask},
 		{5, "binary", client.ErrTask},

@@ -183,7 +183,7 @@ func speak(oldest, newest string) error {
 // embed opens a pool on a daemon inside this process, says which processes it has, and waits to be killed.
 func embed() {
 	ctx := context.Background()
-	pool, err := local.OpenPool(ctx, client.Workers(2))
+	pool, err := local.OpenPool(ctx, client.Workers(1))
 	if err != nil {
 		log.Fatal(err)
 	}
