@@ -44,6 +44,9 @@ func (p *Pool) Open(now time.Time, spec CallSpec) {
 		return
 	}
 	spec.MaxAttempts = max(1, spec.MaxAttempts)
+	for _, d := range []*time.Duration{&spec.TaskTimeout, &spec.QueueTimeout, &spec.Linger} {
+		*d = min(max(0, *d), forever)
+	}
 	if spec.RetryOn == 0 {
 		spec.RetryOn = 1 << WorkerLost
 	}

@@ -22,6 +22,7 @@ import "testing"
 //     has been asked to stop holds none.
 //  12. Somebody will look whether a worker that holds tasks behind the one that it runs is stuck.
 //  13. A worker is given tasks of functions only that it offers, by the place that it has given them.
+//  14. A degraded pool that tries nothing will try again by itself.
 
 func checkPool(t testing.TB, p *Pool) {
 	t.Helper()
@@ -36,6 +37,9 @@ func checkPool(t testing.TB, p *Pool) {
 	}
 	if !p.dismissed && (p.crew-p.retiring > p.want() || p.crew < p.want() && p.spares > 0 || p.spares > p.extra()) {
 		t.Fatalf("a crew of %d of which %d are retiring and %d spares, want %d and %d", p.crew, p.retiring, p.spares, p.want(), p.extra())
+	}
+	if p.degraded && !p.terminated && !p.dismissed && p.starting == 0 && !p.vacant.empty() && p.prober.pos == 0 {
+		t.Fatal("the pool is degraded, and nobody will try again")
 	}
 	if p.leaver != nil && p.workers[p.leaver.id] != p.leaver {
 		t.Fatalf("worker %d has its turn to leave, and has left", p.leaver.id)

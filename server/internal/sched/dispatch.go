@@ -233,7 +233,7 @@ func (p *Pool) drop(k *chunk) {
 		delete(w.revoked, k.ID)
 	}
 	if w.chunks.front == &k.ofWorker {
-		w.cancelledAt = 0
+		w.cancelledAt, w.inspectAt = 0, 0
 	}
 	k.ofWorker.leave()
 	k.ofCall.leave()

@@ -9,7 +9,8 @@ import (
 // process gets SIGTERM when the grace is over, and SIGKILL after the kill delay. There is one deadline per worker for all that can happen to it, whatever
 // the number of tasks, and it is not moved when a task ends: when it is due, the core looks what the current task is.
 
-// recall cancels what is left of a chunk: what runs by CancelTask, the rest by Revoke.
+// recall cancels what is left of a chunk: what runs by CancelTask, the rest by Revoke. A worker that has been stopped does not answer that, and may have
+// begun the chunk although it has not reported the end of the one before.
 func (p *Pool) recall(k *chunk) {
 	w, from := k.worker, k.done
 	if w.state > signalled {
@@ -23,6 +24,7 @@ func (p *Pool) recall(k *chunk) {
 		p.revoke(k, from)
 		p.place(w)
 	}
+	p.suspect(w, k, k.done)
 }
 
 // cancelIn cancels those tasks of a chunk that are in seqs.

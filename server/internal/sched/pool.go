@@ -84,6 +84,10 @@ type Pool struct {
 // moment is a time as the pool counts it: since its first event, which is at 1. Zero is never.
 type moment = time.Duration
 
+// forever is the longest of all durations that a pool is given; longer ones are cut to it. No daemon lives to see the difference, and a moment has room for
+// sums of many: one that overflowed would lie in the past, and Settle would not return.
+const forever = 10 * 365 * 24 * time.Hour
+
 // alarm is something that has a deadline. It is told once, and asks again if it has more.
 type alarm interface{ due(p *Pool) }
 
@@ -132,6 +136,7 @@ func (c Config) withDefaults() Config {
 		if *d <= 0 {
 			*d = def
 		}
+		*d = min(*d, forever)
 	}
 	or(&c.StartTimeout, 10*time.Second)
 	or(&c.ReadyTimeout, time.Minute)
@@ -141,6 +146,8 @@ func (c Config) withDefaults() Config {
 	or(&c.BackoffMax, 30*time.Second)
 	or(&c.TargetChunk, 4*time.Millisecond)
 	or(&c.Prefetch, 2*time.Millisecond)
+	or(&c.MaxAge, 0)
+	or(&c.MaxIdle, 0)
 	size := func(n *int, def int) {
 		if *n <= 0 {
 			*n = def

@@ -1,6 +1,7 @@
 package sched
 
 import (
+	"math"
 	"slices"
 	"testing"
 	"time"
@@ -281,6 +282,48 @@ func TestWhatAWorkerMayHaveIsDrawn(t *testing.T) {
 		want := []time.Duration{55200 * time.Millisecond, time.Minute, 64800 * time.Millisecond}
 		if !slices.Equal(left, want) {
 			t.Errorf("with %v workers leave after %v, want %v", dice, left, want)
+		}
+	}
+}
+
+// A time may be as long as it likes, or negative: no deadline lies in the past because of it, where Settle would find it for ever.
+func TestNoTimeIsTooLong(t *testing.T) {
+	t.Parallel()
+	for _, d := range []time.Duration{math.MaxInt64, math.MaxInt64 / 2, math.MinInt64} {
+		p := New(Config{
+			Workers: 1, StartTimeout: d, ReadyTimeout: d, CancelGrace: d, KillDelay: d, MaxAge: d, MaxIdle: d, BackoffMin: d, BackoffMax: d, TargetChunk: d, Prefetch: d,
+		})
+		start := time.Unix(1_000_000_000, 0)
+		now := start
+		for _, step := range []struct {
+			name string
+			do   func()
+		}{
+			{"start", func() {}},
+			{"hello", func() { p.Registered(now, 1, Hello{functions, 1024, 1 << 20}) }},
+			{"ready", func() { p.Ready(now, 1) }},
+			{"call", func() {
+				p.Open(now, CallSpec{ID: 1, Function: "f", TaskTimeout: d, QueueTimeout: d, Linger: d, ChunkSize: 1})
+				p.Add(now, 1, Items{N: 5})
+			}},
+			{"results", func() { p.Results(now, 1, Report{Chunk: 1, N: 1, Ran: time.Microsecond}) }},
+			{"take back", func() { p.Returned(now, 1, 3, 0) }},
+			{"look", func() { p.Progress(now, 1, 2, 0, now, true) }},
+			{"cancel", func() { p.Cancel(now, 1, NoReason) }},
+			{"defy", func() { p.Progress(now, 1, 2, 0, now, true) }},
+			{"exit", func() { p.Exited(now, 1, Exit{Known: true}) }},
+			{"another exit", func() { p.Exited(now, 2, Exit{Known: true}) }},
+			{"yet another", func() { p.Exited(now, 3, Exit{Known: true}) }},
+		} {
+			step.do()
+			for range 2 { // what the first one asks for, the second one would find
+				if at, ok := p.NextDeadline(); ok && at.Before(start) {
+					t.Fatalf("with %v, after %s: the next deadline is %v before the pool began", d, step.name, start.Sub(at))
+				}
+				p.Settle(now)
+				checkPool(t, p)
+			}
+			now = now.Add(time.Second)
 		}
 	}
 }

@@ -132,7 +132,7 @@ func (p *Pool) vacate(w *worker, exit *Exit, blamed bool) {
 	p.degraded = p.degraded || p.ready == 0 && (hopeless || crashed || p.bootFailures >= maxBoot)
 	if p.degraded {
 		p.probeAt = p.now + p.backoff(p.trouble-1)
-		p.wake(&p.prober, p.probeAt)
+		p.alarms.set(&p.prober, p.probeAt) // later than it was, if several failed before one could be tried
 	}
 }
 

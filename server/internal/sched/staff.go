@@ -184,7 +184,12 @@ func (p *Pool) Memory(now time.Time, id WorkerID, bytes int64) {
 // Outgrew says that a worker has more memory than it may have, and that nobody else ends it for that. It is killed, and its task in hand is lost.
 func (p *Pool) Outgrew(now time.Time, id WorkerID) {
 	p.clock(now)
-	if w := p.workers[id]; w != nil && !p.terminated {
+	w := p.workers[id]
+	switch {
+	case w == nil || p.terminated:
+	case w.condemned != 0: // what becomes of that task has been decided
+		p.kill(w, w.reason)
+	default:
 		p.kill(w, OutOfMemory)
 	}
 }

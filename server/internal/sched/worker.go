@@ -56,7 +56,7 @@ type worker struct {
 	relieved   moment             // when it was last found stuck
 
 	cancelledAt moment // when the current task was cancelled; 0: it is not
-	inspectAt   moment // not late before
+	inspectAt   moment // the current task is not late before; 0: nothing is known
 
 	suspectAt     moment  // when its record is to be read because of a cancelled task that may be the current one; 0: not
 	defiant       ChunkID // a task that its record has named when it was cancelled…
