@@ -74,6 +74,21 @@ func TestMapResumes(t *testing.T) {
 	}
 }
 
+func TestMapResumesATable(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	args := []string{"-k", "--joblog", "log", "--resume", "--results", "out.csv", "--", "echo"}
+	for _, in := range []string{"a\nb\n", "a\nb\nc\n"} {
+		if r := mapIn(t, dir, in, args...); r.status != 0 || r.stderr != "" {
+			t.Fatalf("%+v", r)
+		}
+	}
+	rows, err := csv.NewReader(strings.NewReader(readFile(t, filepath.Join(dir, "out.csv")))).ReadAll()
+	if err != nil || len(rows) != 4 || rows[0][0] != "Seq" || rows[1][9] != "a" || rows[3][9] != "c" {
+		t.Errorf("got %q, %v; want a header, and rows of a, b and c", rows, err)
+	}
+}
+
 func TestMapResumesAfterKill(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

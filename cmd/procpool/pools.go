@@ -174,7 +174,7 @@ func newTerminateCommand(g *globals) *cobra.Command {
 		func(_ context.Context, p *client.Pool) error { return p.Terminate() })
 }
 
-// newEndCommand is a command that ends a pool, or waits for its end. A pool that has ended already is well.
+// newEndCommand is a command that ends a pool, or waits for its end, but no longer than its context. A pool that has ended already is well.
 func newEndCommand(g *globals, name, short string, end func(context.Context, *client.Pool) error) *cobra.Command {
 	return &cobra.Command{
 		Use:   name + " POOL",
@@ -193,7 +193,14 @@ func newEndCommand(g *globals, name, short string, end func(context.Context, *cl
 			if err != nil {
 				return err
 			}
-			return end(ctx, pool)
+			done := make(chan error, 1) // room for one: nobody may be waiting any more
+			go func() { done <- end(ctx, pool) }()
+			select {
+			case err := <-done:
+				return err
+			case <-ctx.Done(): // Close and Terminate do not heed it; they end with the program, if not before
+				return context.Cause(ctx)
+			}
 		}),
 	}
 }

@@ -229,6 +229,8 @@ func TestMapRefusesWhatCannotWork(t *testing.T) {
 		{[]string{"map", "--", "wc -m {} | head", ":::", "a"}, "does not use a shell"},
 		{[]string{"map", "--", "no-such-program", ":::", "a"}, "no-such-program"},
 		{[]string{"map", "-a", "no-such-file", "--", "true"}, "no-such-file"},
+		{[]string{"map", "--halt", "soon,fail=10%", "-a", ".", "--", "true"}, "is a directory"},
+		{[]string{"map", "--halt", "soon,fail=10%", "-a", ".", "--dry-run", "--", "true"}, "is a directory"},
 		{[]string{"map", "-a", "x", "--", "true", ":::", "a"}, "not from both"},
 		{[]string{"map", "-k", "-u", "--", "true", ":::", "a"}, "exclude each other"},
 		{[]string{"map", "--json", "--tag", "--", "true", ":::", "a"}, "--tag"},

@@ -1,10 +1,16 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
+
+	"github.com/procpool/procpool/client"
+	"github.com/procpool/procpool/cmd/procpool/internal/exit"
 )
 
 func TestSteeringHasATimeout(t *testing.T) {
@@ -39,5 +45,25 @@ func TestSteeringHasATimeout(t *testing.T) {
 	}
 	if r := at("join", "test", "--timeout", "1m"); r.status != 0 {
 		t.Errorf("join: %+v", r)
+	}
+}
+
+func TestTimeoutEndsWhatDoesNotHeedIt(t *testing.T) {
+	t.Parallel()
+	addr := newDaemon(t)
+	g := &globals{addr: addr[1]}
+	over := make(chan struct{})
+	defer close(over)
+	cmd := withTimeout(newEndCommand(g, "end", "", func(context.Context, *client.Pool) error {
+		select {
+		case <-over:
+		case <-time.After(patience):
+		}
+		return nil
+	}))
+	cmd.SilenceErrors, cmd.SilenceUsage = true, true
+	cmd.SetArgs([]string{"test", "--timeout", "200ms"})
+	if err := cmd.ExecuteContext(t.Context()); !errors.Is(err, exit.StatusError(statusTimeout)) {
+		t.Errorf("got %v, want status %d", err, statusTimeout)
 	}
 }

@@ -42,7 +42,7 @@ kept in a file without a name ($TMPDIR), not in memory.
   --json          an object per item: index, item, outcome, exit_code, signal, stdout, stderr, seconds, worker, attempt
   --results DIR   not to stdout but to DIR/1/ITEM/stdout and stderr, the number in seq (with -n: DIR/1/ITEM/2/ITEM2). In a name \_ is
                   a slash, \t a tab, \\ a backslash. Items that are equal share a directory, as with GNU parallel. With --pipe: DIR/NUMBER
-  --results FILE.csv (or .tsv)  a row per command, with output, in GNU parallel's columns
+  --results FILE.csv (or .tsv)  a row per command, with output, in GNU parallel's columns. With --resume, rows are added to those in the file
 
 --joblog FILE gets a line for each command that has ended, after its output has been written: number, ":", start (Unix seconds), run time, bytes
 read and written, exit status, signal, command. An exit status of -1: ended by a timeout, or it never ran to its end. An existing joblog is begun anew,
@@ -61,7 +61,8 @@ const controlTopic = `  -j N              N at a time. N% of the usable CPUs, +N
                     Each runs in a worker process. Default: usable CPUs
   --timeout T       how long an item may take: seconds, or 1.5s, 2m, 1h. Then it gets SIGTERM, with all that it has started, and a second later SIGKILL
   --timeout N%      of the median of the last 999 that succeeded, from the third on; also for those that were running then
-  --retries N       an item that fails, times out or loses its worker runs up to N times in all. Only the last time counts and is shown
+  --retries N       an item that fails, times out or loses its worker runs up to N times in all. Only the last time counts and is shown; with
+                    --line-buffer, whole lines of the others too, and with -u everything
   --delay T         between the beginnings of two commands; a retry does not wait
   --memfree SIZE    no command begins while less memory is available (MemAvailable of the machine), as 500M or 2G. None is killed
   --halt WHEN,WHY   WHEN is soon (no more begin) or now (those that run are ended); WHY is fail=N, success=N or done=N, or a percentage of all items

@@ -125,11 +125,12 @@ type lineKey struct{ index, stream int }
 
 // line is one that has not ended. Its tag is written with it.
 type line struct {
-	text  []byte
-	begun bool // an earlier part of it has been written
+	attempt int
+	text    []byte
+	begun   bool // an earlier part of it has been written
 }
 
-func (l *live) piece(index, _, stream int, j *job, data []byte) error {
+func (l *live) piece(index, attempt, stream int, j *job, data []byte) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.lines {
@@ -138,8 +139,15 @@ func (l *live) piece(index, _, stream int, j *job, data []byte) error {
 	}
 	key := lineKey{index, stream}
 	ln := l.pending[key]
+	if ln != nil && ln.attempt != attempt {
+		ln.text = nil // what an earlier attempt wrote is void, as far as it has not been written
+		if err := l.endLine(stream, j, ln); err != nil {
+			return err
+		}
+		ln = nil
+	}
 	if ln == nil {
-		ln = &line{}
+		ln = &line{attempt: attempt}
 		l.pending[key] = ln
 	}
 	ln.text = append(ln.text, data...)
@@ -170,15 +178,25 @@ func (l *live) end(e *ended) error {
 		key := lineKey{e.Index, stream}
 		ln := l.pending[key]
 		delete(l.pending, key)
-		if ln == nil || len(ln.text) == 0 {
+		if ln == nil {
 			continue
 		}
-		// The command did not end its last line; what others write must not continue it.
-		if err := l.write(stream, e.Job, ln, append(ln.text, '\n')); err != nil {
+		if ln.attempt != e.Attempt {
+			ln.text = nil
+		}
+		if err := l.endLine(stream, e.Job, ln); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// endLine ends a line that the command did not end: what others write must not continue it.
+func (l *live) endLine(stream int, j *job, ln *line) error {
+	if len(ln.text) == 0 && !ln.begun {
+		return nil
+	}
+	return l.write(stream, j, ln, append(ln.text, '\n'))
 }
 
 func (l *live) to(stream int) io.Writer {

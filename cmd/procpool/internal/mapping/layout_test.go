@@ -89,6 +89,40 @@ func TestOutputOfAnEarlierAttemptIsVoid(t *testing.T) {
 	}
 }
 
+func TestLineOfAnEarlierAttemptIsVoid(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("x", maxLine+1)
+	for _, c := range []struct {
+		name, first, second, end string
+		want                     string
+	}{
+		{"in a piece", "one\nConnecting... ", "ok\n", "", "one\nok\n"},
+		{"at the end", "one\nConnecting... ", "", "ok", "one\nok\n"},
+		{"though the last one is silent", "Connecting... ", "", "", ""},
+		{"but for what has been written", long, "ok\n", "", long + "\nok\n"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s, stdout, _ := newTestScreen()
+			l := &live{screen: s, lines: true, pending: map[lineKey]*line{}}
+			for i, piece := range []string{c.first, c.second} {
+				if piece == "" {
+					continue
+				}
+				if err := l.piece(0, i+1, 1, &job{}, []byte(piece)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := l.end(&ended{Job: &job{}, Attempt: 2, Result: commandResult{Stdout: text.Bytes(c.end)}}); err != nil {
+				t.Fatal(err)
+			}
+			if stdout.String() != c.want || len(l.pending) > 0 {
+				t.Errorf("got %.100q and %d lines that wait, want %.100q and none", stdout, len(l.pending), c.want)
+			}
+		})
+	}
+}
+
 func TestLongOutputIsSpooledToAFile(t *testing.T) {
 	t.Parallel()
 	s, stdout, _ := newTestScreen()
@@ -118,7 +152,7 @@ func TestAnEndlessLineDoesNotFillMemory(t *testing.T) {
 	s, stdout, _ := newTestScreen()
 	l := &live{screen: s, lines: true, tag: true, pending: map[lineKey]*line{}}
 	piece := strings.Repeat("x", 64<<10)
-	for range 4 * maxLine / len(piece) {
+	for range 4 * (maxLine/len(piece) + 1) { // so that nothing of it is left for the end
 		if err := l.piece(0, 1, 1, &job{Items: []string{"zero"}}, []byte(piece)); err != nil {
 			t.Fatal(err)
 		}
@@ -128,6 +162,9 @@ func TestAnEndlessLineDoesNotFillMemory(t *testing.T) {
 	}
 	if n := strings.Count(stdout.String(), "zero\t"); n != 1 {
 		t.Errorf("the line has %d tags, want 1", n)
+	}
+	if err := l.end(&ended{Job: &job{}, Attempt: 1}); err != nil || !strings.HasSuffix(stdout.String(), "x\n") {
+		t.Errorf("%v; the line is not ended with its command", err)
 	}
 }
 

@@ -319,7 +319,7 @@ func runMap(ctx context.Context, dial Dial, o *mapOptions, changed func(string) 
 	defer in.close()
 	switch {
 	case in.total == 0:
-		return nil
+		return in.err()
 	case o.dryRun:
 		return dryRun(command, in, o.perCommand > 0)
 	}

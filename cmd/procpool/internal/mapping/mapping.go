@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -36,6 +37,7 @@ type mapping struct {
 	log     *joblog
 	resumed *resumed
 	limit   *medianLimit
+	lost    atomic.Pointer[outputError] // why output of a running command could not be written: no end is noted after that
 }
 
 // failure is an item that failed, and why.
@@ -173,7 +175,7 @@ func (m *mapping) outputs(t *template) (out layout, flush func() error, err erro
 	var main layout
 	switch {
 	case isTable(o.results):
-		table, err := newResultTable(o.results, max(o.perCommand, 1), commandLine)
+		table, err := newResultTable(o.results, o.resume || o.resumeFailed, max(o.perCommand, 1), commandLine)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -211,15 +213,14 @@ func (m *mapping) workerOutput(o client.WorkerOutput) {
 
 // pieces gives the output of running commands to out.
 func (m *mapping) pieces(out layout) func(index, attempt, stream int, data []byte) {
-	failed := false
 	return func(index, attempt, stream int, data []byte) {
 		switch {
-		case failed:
+		case m.lost.Load() != nil:
 		case stream == pidStream:
 			m.progress.runs(index, string(data))
 		case stream == 1 || stream == 2:
 			if err := out.piece(index, attempt, stream, m.progress.job(index), data); err != nil {
-				failed = true
+				m.lost.Store(&outputError{err})
 				m.cancel(outputError{err})
 			}
 		}
@@ -316,12 +317,10 @@ func (m *mapping) conclude(ctx context.Context, err error) error {
 		m.screen.Say("%d failed of %d done", failed, done)
 	}
 	switch {
-	case m.halted && (err == nil || errors.As(context.Cause(ctx), new(haltedError))):
-		if m.options.halt.of == "success" {
-			return nil
-		}
 	case err != nil:
 		return err
+	case m.halted && m.options.halt.of == "success":
+		return nil
 	}
 	return exit.Failed(failed)
 }
@@ -357,6 +356,9 @@ type commandWriter struct {
 }
 
 func (w commandWriter) write(it *pendingItem, out client.Outcome[commandResult]) error {
+	if lost := w.mapping.lost.Load(); lost != nil { // perhaps its own output, which came before this
+		return *lost
+	}
 	e := &ended{Index: out.Index, Job: it.job, Outcome: outcomeName(out.Err), Err: out.Err, Result: out.Value, Attempt: out.Attempt, Start: it.begun}
 	var t *client.TaskError
 	if errors.As(out.Err, &t) {

@@ -153,13 +153,19 @@ type resultTable struct {
 	file    *os.File
 	out     *bufio.Writer
 	comma   string
-	values  int // columns for items
-	begun   bool
+	values  int    // columns for items
+	head    string // the first line
+	begun   bool   // it has been written
 	command func(*ended) string
 }
 
-func newResultTable(name string, values int, command func(*ended) string) (*resultTable, error) {
-	f, err := os.Create(name)
+// newResultTable begins a table, or goes on with one.
+func newResultTable(name string, goOn bool, values int, command func(*ended) string) (*resultTable, error) {
+	mode := os.O_RDWR | os.O_CREATE | os.O_APPEND
+	if !goOn {
+		mode |= os.O_TRUNC
+	}
+	f, err := os.OpenFile(name, mode, 0o666)
 	if err != nil {
 		return nil, fmt.Errorf("results: %w", err)
 	}
@@ -167,7 +173,58 @@ func newResultTable(name string, values int, command func(*ended) string) (*resu
 	if strings.HasSuffix(name, ".tsv") {
 		t.comma = "\t"
 	}
+	head := []string{"Seq", "Host", "Starttime", "JobRuntime", "Send", "Receive", "Exitval", "Signal", "Command"}
+	for i := range values {
+		head = append(head, "V"+strconv.Itoa(i+1))
+	}
+	t.head = strings.Join(append(head, "Stdout", "Stderr"), t.comma) + "\n"
+	if goOn {
+		if err := t.goOn(); err != nil {
+			f.Close()
+			return nil, err
+		}
+	}
 	return t, nil
+}
+
+// goOn leaves the rows of an earlier run. A last one without an end was never written to its end, so that the joblog does not know its item: it is
+// cut off.
+func (t *resultTable) goOn() error {
+	info, err := t.file.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return err
+	}
+	in := bufio.NewReaderSize(t.file, max(64<<10, len(t.head)))
+	if first, _ := in.Peek(len(t.head)); !strings.HasPrefix(t.head, string(first)) {
+		return fmt.Errorf("results: %s has other columns than this run, in its first line; remove the file, or name another", t.file.Name())
+	}
+	size, err := wholeRows(in)
+	if err != nil {
+		return fmt.Errorf("results: %w", err)
+	}
+	t.begun = size > 0
+	if err := t.file.Truncate(size); err != nil {
+		return fmt.Errorf("results: %w", err)
+	}
+	return nil
+}
+
+// wholeRows is how many bytes of a table are rows with an end.
+func wholeRows(in *bufio.Reader) (size int64, err error) {
+	quoted := false
+	for read := int64(1); ; read++ {
+		b, err := in.ReadByte()
+		switch {
+		case errors.Is(err, io.EOF):
+			return size, nil
+		case err != nil:
+			return 0, err
+		case b == '"': // one that is doubled changes nothing
+			quoted = !quoted
+		case b == '\n' && !quoted:
+			size = read
+		}
+	}
 }
 
 // isTable says whether the name of results is that of a table.
@@ -178,12 +235,7 @@ func isTable(name string) bool {
 func (t *resultTable) end(e *ended) error {
 	if !t.begun {
 		t.begun = true
-		head := []string{"Seq", "Host", "Starttime", "JobRuntime", "Send", "Receive", "Exitval", "Signal", "Command"}
-		for i := range t.values {
-			head = append(head, "V"+strconv.Itoa(i+1))
-		}
-		t.row(append(head, "Stdout", "Stderr"))
-		fmt.Fprintln(t.out)
+		fmt.Fprint(t.out, t.head)
 	}
 	p := t.take(e.Index, e.Attempt)
 	if p == nil {

@@ -1,6 +1,7 @@
 package mapping
 
 import (
+	"context"
 	"encoding/csv"
 	"errors"
 	"fmt"
@@ -9,7 +10,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/procpool/procpool/client"
+	"github.com/procpool/procpool/cmd/procpool/internal/exit"
 	"github.com/procpool/procpool/cmd/procpool/internal/text"
 )
 
@@ -66,7 +70,7 @@ func TestResultDir(t *testing.T) {
 func TestResultTable(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "out.csv")
-	table, err := newResultTable(file, 2, func(e *ended) string { return echo(e.Job) })
+	table, err := newResultTable(file, false, 2, func(e *ended) string { return echo(e.Job) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,6 +109,47 @@ func TestResultTable(t *testing.T) {
 	}
 }
 
+func TestResultTableIsResumed(t *testing.T) {
+	t.Parallel()
+	const head = "Seq,Host,Starttime,JobRuntime,Send,Receive,Exitval,Signal,Command,V1,Stdout,Stderr\n"
+	const first = "1,:,0.000,0.000,0,4,0,0,echo a,a,\"\"\"\n\"\"\",\n"
+	const second = "2,:,0.000,0.000,0,2,0,0,echo b,b,\"b\n\",\n"
+	for _, c := range []struct{ name, old, want, bad string }{
+		{"an empty file", "", head + second, ""},
+		{"a torn header", head[:10], head + second, ""},
+		{"rows", head + first, head + first + second, ""},
+		{"a torn row", head + first + first[:len(first)-1], head + first + second, ""},
+		{"a row torn in its output", head + first + first[:strings.LastIndex(first, "\n\"")+1], head + first + second, ""},
+		{"other columns", strings.Replace(head, "V1", "V1,V2", 1) + "1,", "", "other columns"},
+		{"another file", "important\n", "", "other columns"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			file := filepath.Join(t.TempDir(), "out.csv")
+			if err := os.WriteFile(file, []byte(c.old), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			table, err := newResultTable(file, true, 1, func(e *ended) string { return echo(e.Job) })
+			if c.bad != "" {
+				if err == nil || !strings.Contains(err.Error(), c.bad) || readFile(t, file) != c.old {
+					t.Errorf("got %v, want an error with %q; the file is %q now", err, c.bad, readFile(t, file))
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			e := &ended{Job: testJobs("a", "b")[1], Attempt: 1, Outcome: "value", Start: time.UnixMilli(0), Result: commandResult{Stdout: text.Bytes("b\n")}}
+			if err := errors.Join(table.end(e), table.flush()); err != nil {
+				t.Fatal(err)
+			}
+			if got := readFile(t, file); got != c.want {
+				t.Errorf("got\n%swant\n%s", got, c.want)
+			}
+		})
+	}
+}
+
 func TestResultsThatCannotBeWritten(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "file")
@@ -114,7 +159,7 @@ func TestResultsThatCannotBeWritten(t *testing.T) {
 	if _, err := newResultDir(filepath.Join(file, "dir")); err == nil {
 		t.Error("a directory below a file: no error")
 	}
-	if _, err := newResultTable(filepath.Join(file, "x.csv"), 1, nil); err == nil {
+	if _, err := newResultTable(filepath.Join(file, "x.csv"), false, 1, nil); err == nil {
 		t.Error("a table below a file: no error")
 	}
 }
@@ -150,9 +195,11 @@ func TestOrder(t *testing.T) {
 	}
 }
 
-type brokenLayout struct{ layout }
+type brokenLayout struct{}
 
 var errBroken = errors.New("broken")
+
+func (brokenLayout) piece(int, int, int, *job, []byte) error { return errBroken }
 
 func (brokenLayout) end(*ended) error { return errBroken }
 
@@ -161,5 +208,53 @@ func TestWhatIsNotWrittenIsNotLogged(t *testing.T) {
 	r := &recorder{}
 	if err := (outputs{brokenLayout{}, r}).end(&ended{Job: &job{}}); !errors.Is(err, errBroken) || len(r.got) > 0 {
 		t.Errorf("got %v and %q, want %v and nothing in the log", err, r.got, errBroken)
+	}
+}
+
+func TestWhoseOutputIsLostIsNotLogged(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	r := &recorder{}
+	m := &mapping{progress: newProgress(-1, 1, time.Now()), cancel: cancel}
+	w := commandWriter{mapping: m, layout: r}
+	it := &pendingItem{job: &job{}}
+	if err := w.write(it, client.Outcome[commandResult]{}); err != nil || len(r.got) != 1 {
+		t.Fatalf("before: got %v and %q, want the end in the log", err, r.got)
+	}
+	m.pieces(brokenLayout{})(1, 1, 1, []byte("lost"))
+	if err := w.write(it, client.Outcome[commandResult]{Index: 1}); !errors.Is(err, errBroken) || len(r.got) != 1 {
+		t.Errorf("got %v and %q, want %v and nothing more in the log", err, r.got, errBroken)
+	}
+	if err := context.Cause(ctx); !errors.Is(err, errBroken) {
+		t.Errorf("the run ends because of %v, want %v", err, errBroken)
+	}
+}
+
+func TestHaltHidesNoError(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		rule      string
+		err, want error
+	}{
+		{"now,success=1", nil, nil},
+		{"now,success=1", errBroken, errBroken},
+		{"soon,success=1", errBroken, errBroken},
+		{"now,fail=1", nil, exit.StatusError(1)},
+		{"now,fail=1", errBroken, errBroken},
+	} {
+		s, _, _ := newTestScreen()
+		m := &mapping{screen: s, options: &mapOptions{}, progress: newProgress(-1, 1, time.Now()), halted: true}
+		if err := m.options.halt.Set(c.rule); err != nil {
+			t.Fatal(err)
+		}
+		m.progress.end(0, false, time.Now())
+		ctx, cancel := context.WithCancelCause(t.Context())
+		if m.options.halt.now {
+			cancel(haltedError{m.options.halt})
+		}
+		if err := m.conclude(ctx, c.err); !errors.Is(err, c.want) {
+			t.Errorf("%s, then %v: got %v, want %v", c.rule, c.err, err, c.want)
+		}
+		cancel(nil)
 	}
 }
