@@ -42,6 +42,8 @@ type call struct {
 	tasks   int               // in next
 	bytes   int               // of results in next
 	credits []outputCredit    // for task output in next
+	lent    []outputCredit    // for task output that the handler is sending
+	gone    bool              // the handler has ended
 	waiting bool              // next has something
 	done    bool              // nothing more will come
 	refused *refusal          // why there was nothing
@@ -89,7 +91,22 @@ func newCallID() string {
 // accepted says that the call has begun.
 func (c *call) accepted(encoding string) {
 	c.mu.Lock()
-	c.next.Accepted = &pb.CallAccepted{CallId: c.id, Encoding: encoding}
+	if c.next.Accepted == nil {
+		c.next.Accepted = &pb.CallAccepted{CallId: c.id}
+	}
+	c.next.Accepted.Encoding = encoding
+	c.waiting = true
+	c.mu.Unlock()
+	c.flush()
+}
+
+// heard says that all items have come.
+func (c *call) heard() {
+	c.mu.Lock()
+	if c.next.Accepted == nil {
+		c.next.Accepted = &pb.CallAccepted{CallId: c.id}
+	}
+	c.next.Accepted.InputEnded = true
 	c.waiting = true
 	c.mu.Unlock()
 	c.flush()
@@ -295,7 +312,7 @@ func explain(d *sched.Delivery, exit *pb.WorkerExit) string {
 func (c *call) output(o *pb.TaskOutput, w *worker) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.done {
+	if c.done || c.gone {
 		w.out.credit(len(o.Data))
 		w.out.flush()
 		return
@@ -336,7 +353,6 @@ type portion struct {
 	response wire.CallResponse
 	tasks    int
 	bytes    int
-	credits  []outputCredit
 }
 
 // take is what has come together since the last message. done: there is no more after it.
@@ -344,8 +360,9 @@ func (c *call) take() (m *portion, done bool, err *refusal) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.waiting {
-		m = &portion{response: c.next, tasks: c.tasks, bytes: c.bytes, credits: c.credits}
-		c.next, c.tasks, c.bytes, c.credits, c.waiting = wire.CallResponse{}, 0, 0, nil, false
+		m = &portion{response: c.next, tasks: c.tasks, bytes: c.bytes}
+		c.lent, c.credits = c.credits, nil
+		c.next, c.tasks, c.bytes, c.waiting = wire.CallResponse{}, 0, 0, false
 	}
 	return m, c.done, c.refused
 }
@@ -355,18 +372,36 @@ func (c *call) written(p *pool, m *portion) {
 	c.mu.Lock()
 	c.heldItems -= m.tasks
 	c.charge(-m.tasks, -m.bytes)
+	credits := c.lent
+	c.lent = nil
 	c.mu.Unlock()
 	c.signalRoom()
-	if m.tasks == 0 && len(m.credits) == 0 {
+	if m.tasks == 0 && len(credits) == 0 {
 		return
 	}
 	p.post(func(now time.Time) {
 		p.core.Written(now, c.key, m.tasks, m.bytes)
-		for _, o := range m.credits {
-			o.worker.out.credit(o.n)
-			o.worker.out.flush()
-		}
+		credit(credits)
 	})
+}
+
+// creditOutput lets workers write again what the client will not be sent any more: its handler has ended. Tasks of other calls need the room.
+func (c *call) creditOutput(p *pool) {
+	c.mu.Lock()
+	credits := append(c.lent, c.credits...)
+	c.lent, c.credits, c.gone = nil, nil, true
+	c.mu.Unlock()
+	if len(credits) > 0 {
+		p.post(func(time.Time) { credit(credits) })
+	}
+}
+
+// credit is called by the owner.
+func credit(list []outputCredit) {
+	for _, o := range list {
+		o.worker.out.credit(o.n)
+		o.worker.out.flush()
+	}
 }
 
 // hold waits until the window has room, and the budget. A call that has nothing in the daemon does not wait.
@@ -427,11 +462,14 @@ func (c *call) receive(ctx context.Context, s *Server, p *pool, stream grpc.Serv
 	}
 }
 
-// endInput is the news that the client has sent all its items.
+// endInput is the news that the client has sent all its items. One of independent tasks hears that: from then on a close of the pool leaves them alone.
 func (c *call) endInput(p *pool) {
 	p.post(func(now time.Time) {
 		c.inputEnded = true
 		p.core.EndInput(now, c.key)
+		if c.spec.Single {
+			c.heard()
+		}
 	})
 }
 

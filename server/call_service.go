@@ -13,6 +13,7 @@ import (
 	"github.com/procpool/procpool/proto/wire"
 	"github.com/procpool/procpool/server/internal/sched"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
@@ -42,6 +43,9 @@ func (s *Server) serveCall(stream grpc.ServerStream, single bool) error {
 	}
 	served := false
 	defer func() { s.leave(ctx, p, c, served) }()
+	if err := stream.SendHeader(nil); err != nil { // whatever the client does next, the daemon has its call before
+		return err
+	}
 	s.receivers.Go(func() { c.receive(ctx, s, p, stream, first) }) // ends with the stream, at the latest
 	for {
 		select {
@@ -68,10 +72,7 @@ func (s *Server) serveCall(stream grpc.ServerStream, single bool) error {
 			if a := m.response.Accepted; a != nil {
 				a.WindowItems, a.WindowBytes = uint32(s.cfg.WindowItems), uint64(s.cfg.WindowBytes)
 			}
-			if c.json {
-				forPeople(&m.response)
-			}
-			if err := sendPortion(stream, &m.response); err != nil {
+			if err := c.sendPortion(stream, &m.response); err != nil {
 				return err
 			}
 			c.written(p, m)
@@ -86,8 +87,11 @@ func (s *Server) leave(ctx context.Context, p *pool, c *call, served bool) {
 		if c.overdue(ctx.Err(), time.Now()) {
 			by, why = "its deadline", sched.DeadlinePassed
 		}
-		p.post(func(now time.Time) { p.cancelAll(now, c, by, why) })
+		if !p.post(func(now time.Time) { p.cancelAll(now, c, by, why) }) {
+			s.orphan(p, c)
+		}
 	}
+	c.creditOutput(p)
 	s.budget.close(c)
 }
 
@@ -116,24 +120,38 @@ func (s *Server) orphan(p *pool, c *call) {
 	}
 }
 
-// sendPortion sends outcomes, in as many messages as the limit of a message asks for.
-func sendPortion(stream grpc.ServerStream, m *wire.CallResponse) error {
-	n, bytes := 0, 0
-	for n < len(m.Results) && (n == 0 || bytes+m.Results[n].Values.Total() <= maxBatch) {
-		bytes += m.Results[n].Values.Total()
-		n++
+// sendPortion sends outcomes, in as many messages as the limit of a message asks for. Outputs come before the outcomes of their tasks.
+func (c *call) sendPortion(stream grpc.ServerStream, m *wire.CallResponse) error {
+	for rest := *m; ; {
+		part, bytes := wire.CallResponse{Accepted: rest.Accepted}, 0
+		part.Outputs, rest.Outputs = firstPart(rest.Outputs, &bytes, func(o **pb.TaskOutput) int { return proto.Size(*o) })
+		part.Results, rest.Results = firstPart(rest.Results, &bytes, func(r *wire.Results) int { return r.Values.Total() })
+		part.Failures, rest.Failures = firstPart(rest.Failures, &bytes, func(f **pb.Failure) int { return proto.Size(*f) })
+		rest.Accepted = nil
+		if c.json {
+			forPeople(&part)
+		}
+		if err := stream.SendMsg(&part); err != nil {
+			return err
+		}
+		if len(rest.Outputs)+len(rest.Results)+len(rest.Failures) == 0 {
+			return nil
+		}
 	}
-	if n == len(m.Results) {
-		return stream.SendMsg(m)
+}
+
+// firstPart is as many of list as a message takes that has so many bytes already, and the rest.
+func firstPart[T any](list []T, bytes *int, size func(*T) int) (part, rest []T) {
+	n := 0
+	for ; n < len(list); n++ {
+		more := size(&list[n])
+		if *bytes > 0 && *bytes+more > maxBatch {
+			*bytes = maxBatch // nothing that follows may come before the rest
+			break
+		}
+		*bytes += more
 	}
-	rest := *m
-	rest.Accepted, rest.Outputs = nil, nil // outputs come before the outcomes of their tasks
-	rest.Results = m.Results[n:]
-	m.Results, m.Failures = m.Results[:n:n], nil
-	if err := stream.SendMsg(m); err != nil {
-		return err
-	}
-	return sendPortion(stream, &rest)
+	return list[:n:n], list[n:]
 }
 
 // Apply is one task.
@@ -184,6 +202,10 @@ func (ps *poolService) Apply(ctx context.Context, r *pb.ApplyRequest) (*pb.Apply
 		if m.tasks > 0 {
 			served = true
 			return applyResponse(c, &m.response), nil
+		}
+		if refused != nil { // it came together with the news that the call had been accepted
+			served = true
+			return nil, refused
 		}
 	}
 }
@@ -247,6 +269,9 @@ func (s *Server) openCall(ctx context.Context, m *pb.MapRequest, single, json bo
 	return c, p, nil
 }
 
+// forever is a limit that nobody will reach. From any longer one no time can be reckoned that has a number.
+const forever = 10 * 365 * 24 * time.Hour
+
 // maxLinger bounds how far ahead workers are given work.
 const maxLinger = time.Second
 
@@ -273,7 +298,7 @@ func callSpec(ctx context.Context, m *pb.MapRequest, single bool) (sched.CallSpe
 		if err := d.CheckValid(); err != nil || d.AsDuration() <= 0 {
 			refused = badRequest("%s is %v; it must be more than 0", name, d.AsDuration())
 		}
-		return d.AsDuration()
+		return min(d.AsDuration(), forever)
 	}
 	spec.TaskTimeout = limit("task_timeout", m.TaskTimeout)
 	spec.QueueTimeout = limit("queue_timeout", m.QueueTimeout)
@@ -287,6 +312,8 @@ func callSpec(ctx context.Context, m *pb.MapRequest, single bool) (sched.CallSpe
 		}
 		spec.RetryOn |= 1 << o
 	}
-	spec.Deadline, _ = ctx.Deadline()
+	if end, ok := ctx.Deadline(); ok && time.Until(end) < forever {
+		spec.Deadline = end
+	}
 	return spec, refused
 }

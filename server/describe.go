@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	pb "github.com/procpool/procpool/proto/procpool/v1"
@@ -137,7 +138,7 @@ func program(pid int32) string {
 	if err != nil {
 		return ""
 	}
-	return path
+	return strings.ToValidUTF8(path, "\uFFFD") // a file's name may be anything, a message has text
 }
 
 // cancel ends a call, or some tasks of it. by is who wants it.

@@ -55,6 +55,10 @@ func init() {
 		"gets SIGSEGV":        die(syscall.SIGSEGV),
 		"is aborted":          die(syscall.SIGABRT),
 		"stops itself":        die(syscall.SIGSTOP),
+		"writes a MiB": func(ctx context.Context) (string, error) {
+			_, err := workerproc.Output(ctx, 1).Write(make([]byte, 1<<20))
+			return "written", err
+		},
 		"reads where nothing is": func(context.Context) (string, error) {
 			page, err := unix.Mmap(-1, 0, 4096, unix.PROT_NONE, unix.MAP_ANON|unix.MAP_PRIVATE)
 			return string(page[:10]), err

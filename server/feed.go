@@ -199,7 +199,7 @@ func (f *feed) take() *pb.OpenPoolResponse {
 		f.bytes -= len(f.outputs[0].what.Line)
 		f.outputs = f.outputs[1:]
 	}
-	for len(f.exits) > 0 && (len(f.outputs) == 0 || f.exits[0].seq < f.outputs[0].seq) {
+	for len(f.exits) > 0 && len(m.Exits) < portion && (len(f.outputs) == 0 || f.exits[0].seq < f.outputs[0].seq) {
 		m.Exits = append(m.Exits, f.exits[0].what.seenBy(f.sees))
 		f.exits = f.exits[1:]
 	}

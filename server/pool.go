@@ -135,9 +135,8 @@ func (p *pool) ask(ctx context.Context, f func(now time.Time)) error {
 
 var errPoolEnded = fmt.Errorf("the pool has ended")
 
-// run owns the pool. It returns when every worker has been reaped.
+// run owns the pool. It returns when every worker has been reaped; who waits for joined has to be told then.
 func (p *pool) run() {
-	defer close(p.joined)
 	defer p.crashed()
 	timer := time.NewTimer(0) // the first round starts the workers
 	defer timer.Stop()
@@ -185,6 +184,9 @@ func (p *pool) run() {
 		e(now)
 	}
 	p.perform(p.core.Settle(now))
+	for id := range p.calls { // they came now
+		p.endCall(id, refuse(pb.Reason_REASON_POOL_TERMINATED, "pool %q has ended", p.name).of(p.name))
+	}
 	p.events.end()
 	p.unwatched()
 	p.log.Info("joined")
@@ -259,7 +261,9 @@ func (p *pool) perform(effects []sched.Effect) {
 				p.callHappened(pb.WatchKind_WATCH_KIND_CALL_BEGUN, c, nil)
 			}
 		case sched.Refused:
-			p.endCall(e.Call, p.refusal(e))
+			if p.calls[e.Call] != nil { // else its receiver has found it wrong as well
+				p.endCall(e.Call, p.refusal(e))
+			}
 		case sched.Deliver:
 			c := p.calls[e.Call]
 			p.tally.delivered(c, e.Delivery)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -25,6 +26,7 @@ import (
 	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 )
 
@@ -135,7 +137,7 @@ func New(cfg Config) (*Server, error) {
 	common := []grpc.ServerOption{
 		grpc.ForceServerCodecV2(wire.Codec{Apart: true}),
 		grpc.MaxRecvMsgSize(wire.MaxMessage), grpc.MaxSendMsgSize(wire.MaxMessage), experimental.BufferPool(wire.Buffers),
-		grpc.ConnectionTimeout(5 * time.Second),
+		grpc.ConnectionTimeout(5 * time.Second), grpc.KeepaliveParams(keepalive.ServerParameters{Time: math.MaxInt64}), // silence ends nobody; by default it would after 2 h
 		grpc.ChainUnaryInterceptor(s.recoverUnary), grpc.ChainStreamInterceptor(s.recoverStream),
 		grpc.WaitForHandlers(true),
 	}
@@ -272,6 +274,7 @@ func (s *Server) newPool(spec *pb.PoolSpec, uid uint32, opened bool, config *Poo
 	s.running.Go(func() {
 		p.run()
 		s.removePool(p)
+		close(p.joined) // its name is free again
 	})
 	p.log.Info("created", "workers", spec.Workers, "program", spec.Program.Path, "uid", uid)
 	return p, nil

@@ -108,8 +108,8 @@ func (ws *workerService) Attach(stream grpc.BidiStreamingServer[pb.AttachRequest
 	}()
 	defer func() { // also after a panic
 		w.out.close()
+		time.AfterFunc(streamGrace, func() { p.post(w.outlived) }) // before waiting: a worker that does not read holds the sender up until it is killed
 		<-sent
-		time.AfterFunc(streamGrace, func() { p.post(w.outlived) })
 	}()
 	err = w.receive(stream)
 	if why, itsFault := unreadable(err); itsFault {

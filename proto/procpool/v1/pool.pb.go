@@ -2482,7 +2482,7 @@ func (x *MapResponse) GetOutputs() []*TaskOutput {
 	return nil
 }
 
-// CallAccepted says that a call has begun.
+// CallAccepted says that a call has begun. For a Map that the daemon has it at all, so that a close of its pool leaves it alone, is said before by the response's headers.
 type CallAccepted struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Id of the call, for Cancel.
@@ -2492,7 +2492,10 @@ type CallAccepted struct {
 	WindowItems uint32 `protobuf:"varint,2,opt,name=window_items,json=windowItems,proto3" json:"window_items,omitempty"`
 	WindowBytes uint64 `protobuf:"varint,3,opt,name=window_bytes,json=windowBytes,proto3" json:"window_bytes,omitempty"`
 	// How the function's items and results are encoded.
-	Encoding      string `protobuf:"bytes,4,opt,name=encoding,proto3" json:"encoding,omitempty"`
+	Encoding string `protobuf:"bytes,4,opt,name=encoding,proto3" json:"encoding,omitempty"`
+	// ApplyAsync: the client has half-closed the stream, and the daemon has all its tasks: a close of the pool leaves them alone. It may be said in a message of its
+	// own, before or after the one that says the rest.
+	InputEnded    bool `protobuf:"varint,5,opt,name=input_ended,json=inputEnded,proto3" json:"input_ended,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2553,6 +2556,13 @@ func (x *CallAccepted) GetEncoding() string {
 		return x.Encoding
 	}
 	return ""
+}
+
+func (x *CallAccepted) GetInputEnded() bool {
+	if x != nil {
+		return x.InputEnded
+	}
+	return false
 }
 
 // ApplyAsyncRequest is sent by the client, many times. Fields 1 to 9 and 13 are the settings, as in MapRequest, and are allowed in the first
@@ -4157,12 +4167,14 @@ const file_procpool_v1_pool_proto_rawDesc = "" +
 	"\baccepted\x18\x01 \x01(\v2\x19.procpool.v1.CallAcceptedR\baccepted\x12.\n" +
 	"\aresults\x18\x02 \x03(\v2\x14.procpool.v1.ResultsR\aresults\x120\n" +
 	"\bfailures\x18\x03 \x03(\v2\x14.procpool.v1.FailureR\bfailures\x121\n" +
-	"\aoutputs\x18\x04 \x03(\v2\x17.procpool.v1.TaskOutputR\aoutputs\"\x89\x01\n" +
+	"\aoutputs\x18\x04 \x03(\v2\x17.procpool.v1.TaskOutputR\aoutputs\"\xaa\x01\n" +
 	"\fCallAccepted\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\tR\x06callId\x12!\n" +
 	"\fwindow_items\x18\x02 \x01(\rR\vwindowItems\x12!\n" +
 	"\fwindow_bytes\x18\x03 \x01(\x04R\vwindowBytes\x12\x1a\n" +
-	"\bencoding\x18\x04 \x01(\tR\bencoding\"\x82\x04\n" +
+	"\bencoding\x18\x04 \x01(\tR\bencoding\x12\x1f\n" +
+	"\vinput_ended\x18\x05 \x01(\bR\n" +
+	"inputEnded\"\x82\x04\n" +
 	"\x11ApplyAsyncRequest\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x1a\n" +
 	"\bfunction\x18\x02 \x01(\tR\bfunction\x12\x1d\n" +
