@@ -39,6 +39,7 @@ type applyStream struct {
 	pool   *Pool
 	key    applyKey
 	callID string
+	life   *life
 	end    context.CancelCauseFunc            // of its life
 	spawn  func(f func(context.Context)) bool // runs f within its life; false if the client is closed
 	done   chan struct{}                      // closed when no more outcomes will come
@@ -88,9 +89,10 @@ func (p *Pool) applyStream(key applyKey) (*applyStream, error) {
 		return s, nil
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
-	l := &life{cancel: cancel}
+	l := p.newLife(cancel)
 	s := &applyStream{
 		pool:   p,
+		life:   l,
 		key:    key,
 		callID: newCallID(),
 		end:    cancel,
@@ -233,7 +235,12 @@ func (s *applyStream) run(ctx context.Context) {
 		s.over(rpcError(ctx, err, "%s", s.what()))
 		return
 	}
-	if !s.spawn(func(ctx context.Context) { s.over(s.receive(ctx, stream)) }) {
+	receive := func(ctx context.Context) {
+		err := error(newPanicError(nil)) // if a decoder or a callback ends the goroutine
+		defer func() { s.over(err) }()
+		err = s.receive(ctx, stream)
+	}
+	if !s.spawn(receive) {
 		s.over(ErrClosed)
 		return
 	}
@@ -263,6 +270,13 @@ func (s *applyStream) receive(ctx context.Context, stream grpc.ClientStream) err
 		attempts int
 	}
 	var good []ended
+	defer func() {
+		for i := range good {
+			if t := good[i].completer; t != nil { // its decoder has ended the goroutine
+				t.fail(newPanicError(nil))
+			}
+		}
+	}()
 	for {
 		var r wire.CallResponse
 		if err := stream.RecvMsg(&r); errors.Is(err, io.EOF) {
@@ -272,6 +286,9 @@ func (s *applyStream) receive(ctx context.Context, stream grpc.ClientStream) err
 		}
 		if err := checkAccepted(r.Accepted, s.key.function, s.key.encoding); err != nil {
 			return err
+		}
+		if r.Accepted.GetInputEnded() {
+			s.life.keep()
 		}
 		s.outputs(r.Outputs)
 		good = good[:0]
@@ -354,6 +371,7 @@ func (s *applyStream) over(err error) {
 		}
 	}
 	close(s.done)
+	s.life.finish()
 	s.end(nil)
 }
 

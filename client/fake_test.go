@@ -33,6 +33,7 @@ type fake struct {
 	events func(stream grpc.ServerStreamingServer[pb.OpenPoolResponse])
 	// terminate holds up TerminatePool, if not nil.
 	terminate func(ctx context.Context)
+	joined    bool // the workers are gone, and outcomes are still on their way
 
 	mu       sync.Mutex
 	states   map[string]pb.PoolState
@@ -366,6 +367,9 @@ func (f *fake) JoinPool(_ context.Context, r *pb.JoinPoolRequest) (*pb.JoinPoolR
 	f.mu.Lock()
 	state := f.states[r.GetPool()]
 	f.mu.Unlock()
+	if f.joined {
+		return &pb.JoinPoolResponse{}, nil
+	}
 	if state == pb.PoolState_POOL_STATE_OPEN {
 		return nil, refuse(codes.FailedPrecondition, pb.Reason_REASON_POOL_OPEN, "pool is still open: close or terminate it first")
 	}

@@ -43,6 +43,7 @@ type flow struct {
 	ended      bool  // no more outcomes will come
 	err        error // why, if not because all have
 	dropped    bool  // nobody wants what waits
+	lifted     bool  // all that comes is taken in
 }
 
 // maxTakeBytes bounds what the consumer takes together: it is outside the window's bytes. One result may exceed it.
@@ -168,7 +169,7 @@ func (f *flow) outcomes(r *wire.CallResponse) error {
 		}
 		f.place(slot{err: newTaskError(failure, int(index), ""), index: int(index), attempts: int(failure.GetAttempts()), full: true})
 	}
-	for f.weight > f.bytes && f.next() > 0 && !f.ended {
+	for f.weight > f.bytes && f.next() > 0 && !f.ended && !f.lifted {
 		f.reader.Wait()
 	}
 	return nil
@@ -282,6 +283,14 @@ func (f *flow) broken(err error) {
 		f.ended, f.err = true, err
 	}
 	f.wake()
+}
+
+// lift takes in all that comes, however much waits.
+func (f *flow) lift() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.lifted = true
+	f.reader.Signal()
 }
 
 // fail ends everything at once. A call that has ended well has not done so for a consumer who gets no more of what waits.

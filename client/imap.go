@@ -52,7 +52,7 @@ func IMapUnordered[A, R any](ctx context.Context, pool *Pool, fn Function[A, R],
 func imap[A, R any](ctx context.Context, pool *Pool, fn Function[A, R], input iter.Seq[A], opts []CallOption, ordered bool) iter.Seq2[Outcome[R], error] {
 	return func(yield func(Outcome[R], error) bool) {
 		c := &lazyCall{pool: pool, function: fn.Name(), encoding: fn.Encoding(), config: newCallConfig(opts)}
-		draw := func() { drawAll(&c.flow, fn.AppendArg, input) }
+		draw := func() { drawAll(ctx, &c.flow, fn.AppendArg, input) }
 		stop, err := c.start(ctx, draw, ordered)
 		if err != nil {
 			yield(Outcome[R]{}, err)
@@ -99,13 +99,15 @@ func (s *slot) outcome() slot {
 	return out
 }
 
-// drawAll moves the input into f, for as long as f wants it.
-func drawAll[A any](f *flow, encode func([]byte, A) ([]byte, error), input iter.Seq[A]) {
+// drawAll moves the input into f, for as long as f wants it. One that ends when ctx has ended may have done so for that.
+func drawAll[A any](ctx context.Context, f *flow, encode func([]byte, A) ([]byte, error), input iter.Seq[A]) {
 	returned := false
 	defer func() {
 		var err error
 		if !returned {
 			err = fmt.Errorf("%w: %w", ErrInput, newPanicError(recover()))
+		} else if ctx.Err() != nil {
+			err = contextError(ctx)
 		}
 		f.endInput(err)
 	}()
@@ -137,16 +139,16 @@ func (c *lazyCall) start(ctx context.Context, draw func(), ordered bool) (stop f
 	if c.config.err != nil {
 		return nil, c.config.err
 	}
-	ctx, end, err := c.pool.begin(ctx)
+	c.flow.init(c.config.windowItems, c.config.windowBytes, ordered)
+	ctx, life, err := c.pool.begin(ctx, c.flow.lift)
 	if err != nil {
 		return nil, err
 	}
 	stream, err := c.pool.client.dataRPC.Map(ctx)
 	if err != nil {
-		defer end(nil)
+		defer life.end(nil)
 		return nil, rpcError(ctx, err, "%s", c.what())
 	}
-	c.flow.init(c.config.windowItems, c.config.windowBytes, ordered)
 	cancelled := context.AfterFunc(ctx, func() {
 		err := fmt.Errorf("%s: %w", c.what(), contextError(ctx))
 		if ours := (*ending)(nil); errors.As(context.Cause(ctx), &ours) {
@@ -157,7 +159,13 @@ func (c *lazyCall) start(ctx context.Context, draw func(), ordered bool) (stop f
 	})
 	var ours sync.WaitGroup
 	ours.Go(func() { c.send(stream) })
-	ours.Go(func() { c.receive(ctx, stream) })
+	ours.Go(func() {
+		defer life.finish()
+		defer c.flow.broken(newPanicError(nil)) // if a callback ends the goroutine
+		_, _ = stream.Header()                  // the daemon has the call, or there is an error, which comes again
+		life.keep()
+		c.receive(ctx, stream)
+	})
 	drawn := make(chan struct{})
 	go func() { // may stay as long as the input blocks
 		defer close(drawn)
@@ -166,7 +174,7 @@ func (c *lazyCall) start(ctx context.Context, draw func(), ordered bool) (stop f
 	return func() {
 		cancelled()
 		c.flow.fail(context.Canceled) // nobody sees it
-		end(nil)
+		life.end(nil)
 		ours.Wait()
 		waitFor(drawn, inputPatience)
 	}, nil

@@ -446,6 +446,43 @@ func TestIMapWhenItsPoolOrItsContextEnds(t *testing.T) {
 	}
 }
 
+// A Join in the loop's body takes in what waits for the loop, however much that is.
+func TestJoinInTheLoop(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const n = 10
+		f := newFake(t)
+		f.joined = true
+		f.work = func(stream grpc.ServerStream, r *wire.CallRequest) error {
+			if err := receiveItems(stream, r, n); err != nil {
+				return err
+			}
+			for i := range n {
+				if err := answer(stream, uint64(i), string(make([]byte, 1<<20))); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+		p := f.pool(t)
+		outcomes := 0
+		for out, err := range IMap(t.Context(), p, echo, slices.Values(slices.Repeat([][]byte{nil}, n)), Window(0, 1<<20)) {
+			if err != nil || out.Err != nil {
+				t.Fatal(err, out.Err)
+			}
+			if outcomes++; outcomes == 1 {
+				synctest.Wait() // more waits than the window allows
+				if err := errors.Join(p.Close(), p.Join(t.Context())); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if outcomes != n {
+			t.Errorf("%d outcomes, want %d", outcomes, n)
+		}
+	})
+}
+
 // receiveItems reads on until n items have come, those of first included. An answer before that would be one to a task that does not exist.
 func receiveItems(stream grpc.ServerStream, first *wire.CallRequest, n int) error {
 	for got := first.Items.Len(); got < n; got += first.Items.Len() {

@@ -25,7 +25,11 @@ const maxTaskErrors = 100 // kept in a MapError: more help nobody and cost memor
 // An empty list of items has an empty result, and no worker is asked; but for a pool that takes no calls it is an error too.
 func Map[A, R any](ctx context.Context, pool *Pool, fn Function[A, R], items []A, opts ...CallOption) ([]R, error) {
 	m := newMapCall(pool, fn, items, opts)
-	return m.results, m.run(ctx)
+	ctx, err := m.begin(ctx)
+	if err == nil {
+		err = m.run(ctx)
+	}
+	return m.results, err
 }
 
 // MapAsync is Map in the background. ctx is the life of the work, not of the waiting. The items must not be changed before the result is
@@ -33,7 +37,18 @@ func Map[A, R any](ctx context.Context, pool *Pool, fn Function[A, R], items []A
 func MapAsync[A, R any](ctx context.Context, pool *Pool, fn Function[A, R], items []A, opts ...CallOption) *Result[[]R] {
 	m := newMapCall(pool, fn, items, opts)
 	r := &Result[[]R]{callbacks: &pool.callbacks}
-	if !pool.client.start(func() { r.complete(m.results, m.run(ctx)) }) {
+	ctx, err := m.begin(ctx) // here: a Close that follows leaves it alone
+	if err != nil {
+		r.complete(m.results, err)
+		return r
+	}
+	started := pool.client.start(func() {
+		err := m.error(newPanicError(nil)) // if an argument's encoder ends the goroutine
+		defer func() { r.complete(m.results, err) }()
+		err = m.run(ctx)
+	})
+	if !started {
+		m.life.end(nil)
 		r.complete(m.results, m.error(ErrClosed))
 	}
 	return r
@@ -45,6 +60,7 @@ type mapCall[A, R any] struct {
 	fn      Function[A, R]
 	items   []A
 	config  callConfig
+	life    *life
 	results []R // written by receive
 	skips   skips
 	// together is how many small values are encoded and decoded; see encodingsOf.
@@ -66,14 +82,21 @@ func newMapCall[A, R any](pool *Pool, fn Function[A, R], items []A, opts []CallO
 	}
 }
 
-func (m *mapCall[A, R]) run(ctx context.Context) error {
+// begin makes the call one of its pool's. If it does not fail, run must follow, or the end of its life.
+func (m *mapCall[A, R]) begin(ctx context.Context) (context.Context, error) {
 	if m.config.err != nil {
-		return m.error(m.config.err)
+		return nil, m.error(m.config.err)
 	}
-	ctx, end, err := m.pool.begin(ctx)
+	ctx, life, err := m.pool.begin(ctx, nil)
 	if err != nil {
-		return m.error(err)
+		return nil, m.error(err)
 	}
+	m.life = life
+	return ctx, nil
+}
+
+func (m *mapCall[A, R]) run(ctx context.Context) error {
+	end := m.life.end
 	defer end(nil)
 	if len(m.items) == 0 {
 		return m.error(m.pool.checkOpen(ctx))
@@ -82,23 +105,32 @@ func (m *mapCall[A, R]) run(ctx context.Context) error {
 	if err != nil {
 		return m.error(m.rpcError(ctx, err))
 	}
-	var received error
+	received := error(newPanicError(nil)) // if a decoder or a callback ends the goroutine
 	done := make(chan struct{})
 	started := m.pool.client.start(func() {
 		defer close(done)
+		defer end(nil) // what is not sent yet is of no use any more
 		received = m.receive(ctx, stream, end)
-		end(nil) // what is not sent yet is of no use any more
 	})
 	if !started {
 		return m.error(ErrClosed)
 	}
-	m.send(stream, end)
-	<-done
+	func() {
+		sent := false
+		defer func() {
+			if !sent {
+				end(nil)
+			}
+			<-done
+		}()
+		m.send(stream, end)
+		sent = true
+	}()
 	return m.error(received)
 }
 
 // send cuts the items into messages. If it ends early, receive knows why.
-func (m *mapCall[A, R]) send(stream grpc.ClientStream, end context.CancelCauseFunc) {
+func (m *mapCall[A, R]) send(stream grpc.ClientStream, end func(error)) {
 	encode, encodeAll := m.fn.AppendArg, m.together.Arg.AppendAll
 	settings := m.config.request(m.pool.name, m.fn.Name(), "")
 	var last measure
@@ -131,8 +163,10 @@ func (m *mapCall[A, R]) send(stream grpc.ClientStream, end context.CancelCauseFu
 }
 
 // receive takes outcomes until the stream ends.
-func (m *mapCall[A, R]) receive(ctx context.Context, stream grpc.ClientStream, end context.CancelCauseFunc) error {
+func (m *mapCall[A, R]) receive(ctx context.Context, stream grpc.ClientStream, end func(error)) error {
 	decode := m.fn.DecodeResult
+	_, _ = stream.Header() // the daemon has the call, or there is an error, which comes again
+	m.life.keep()
 	for {
 		var r wire.CallResponse
 		if err := stream.RecvMsg(&r); errors.Is(err, io.EOF) {
@@ -162,7 +196,7 @@ func (m *mapCall[A, R]) receive(ctx context.Context, stream grpc.ClientStream, e
 }
 
 // take puts results where they belong.
-func (m *mapCall[A, R]) take(r *wire.Results, ours mapping, decode func([]byte) (R, error), end context.CancelCauseFunc) error {
+func (m *mapCall[A, R]) take(r *wire.Results, ours mapping, decode func([]byte) (R, error), end func(error)) error {
 	it := r.Values.Items()
 	bad := 0
 	// Nearly always: one place after the other. If a place is wrong, each is looked at, and the wrong one named.
@@ -247,7 +281,7 @@ func (m *mapCall[A, R]) markBad(i int) {
 }
 
 // fail accounts for a failed task.
-func (m *mapCall[A, R]) fail(t *TaskError, end context.CancelCauseFunc) {
+func (m *mapCall[A, R]) fail(t *TaskError, end func(error)) {
 	m.mu.Lock()
 	m.ended++
 	m.failed++

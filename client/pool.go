@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,7 +19,7 @@ import (
 
 const (
 	terminatePatience = 10 * time.Second // how long Terminate takes at most
-	closePatience     = 10 * time.Second // how long Close takes at most
+	closePatience     = 10 * time.Second // how long Close waits at most for the daemon to have what was submitted before, and for its answer
 )
 
 // Pool is a pool of workers. Its methods, and calls on it, may be used by any number of goroutines.
@@ -41,8 +43,34 @@ type Pool struct {
 	applies map[applyKey]*applyStream // the current one of its kind
 }
 
-// life is what a pool needs to know of a call: how to end it.
-type life struct{ cancel context.CancelCauseFunc }
+// life is what a pool needs to know of a call.
+type life struct {
+	pool   *Pool
+	cancel context.CancelCauseFunc
+	lift   func()        // lifts the bound on what waits for a loop; nil: there is none
+	kept   chan struct{} // closed when the daemon has what was submitted: a close of the pool leaves it alone
+	over   chan struct{} // closed when no more outcomes will come
+
+	keptOnce, overOnce sync.Once
+}
+
+// keep says that the daemon has what was submitted.
+func (l *life) keep() { l.keptOnce.Do(func() { close(l.kept) }) }
+
+// finish says that no more outcomes will come.
+func (l *life) finish() {
+	l.keep()
+	l.overOnce.Do(func() { close(l.over) })
+}
+
+// end ends the call, if it has not ended yet.
+func (l *life) end(cause error) {
+	l.cancel(cause)
+	l.finish()
+	l.pool.mu.Lock()
+	defer l.pool.mu.Unlock()
+	delete(l.pool.calls, l)
+}
 
 func newPool(c *Client, name string) *Pool {
 	return &Pool{
@@ -151,7 +179,7 @@ func (p *Pool) watch(stream grpc.ServerStreamingClient[pb.OpenPoolResponse], r *
 	defer p.stop()
 	for err := error(nil); ; r, err = stream.Recv() {
 		if err != nil {
-			p.end(fmt.Errorf("pool %q: %w", p.name, refused(err)))
+			p.refuse(fmt.Errorf("pool %q: %w", p.name, refused(err))) // the calls end by themselves, with what has come
 			return
 		}
 		if n := r.GetDropped(); n > 0 {
@@ -167,7 +195,7 @@ func (p *Pool) watch(stream grpc.ServerStreamingClient[pb.OpenPoolResponse], r *
 			}
 		}
 		if r.GetEnded() {
-			p.end(p.closedError(pb.Reason_REASON_POOL_TERMINATED, "has ended"))
+			p.refuse(p.closedError(pb.Reason_REASON_POOL_TERMINATED, "has ended"))
 			return
 		}
 	}
@@ -252,13 +280,16 @@ func programOf(opts []PoolOption) (*pb.Program, error) {
 	return config.spec.Program, nil
 }
 
-// Close refuses new calls, for every client of the pool. What has been accepted runs to its end; then the workers stop. It does
-// not wait for that, Join does. Idempotent.
+// Close refuses new calls, for every client of the pool. What has been submitted before by this handle, and what has been accepted from others, runs to its end;
+// then the workers stop. It does not wait for that, Join does. Idempotent.
 func (p *Pool) Close() error {
 	if p.released() {
 		return nil
 	}
 	p.refuse(p.closedError(pb.Reason_REASON_POOL_CLOSED, "is closed: it takes no new calls"))
+	submitted, cancel := context.WithTimeout(context.Background(), closePatience)
+	defer cancel()
+	_ = p.await(submitted, func(l *life) <-chan struct{} { return l.kept }) // a daemon that does not answer will not answer below
 	ctx, cancel := context.WithTimeout(context.Background(), closePatience)
 	defer cancel()
 	_, err := p.client.controlRPC.ClosePool(ctx, &pb.ClosePoolRequest{Pool: p.name})
@@ -268,14 +299,23 @@ func (p *Pool) Close() error {
 	return nil
 }
 
-// Join waits until every worker of a closed or terminated pool has been reaped. For an open pool it is [ErrPoolOpen]. ctx bounds only the
-// waiting. It may be repeated.
+// Join waits until every worker of a closed or terminated pool has been reaped, and the outcomes of this handle's calls have come. For an open pool it is
+// [ErrPoolOpen]. ctx bounds only the waiting. It may be repeated.
 func (p *Pool) Join(ctx context.Context) error {
 	if p.released() {
 		return nil
 	}
 	_, err := p.client.controlRPC.JoinPool(ctx, &pb.JoinPoolRequest{Pool: p.name})
 	if err != nil && !isGone(err) {
+		return p.client.rpcError(ctx, err, "join pool %q", p.name)
+	}
+	p.refuse(p.closedError(pb.Reason_REASON_POOL_TERMINATED, "has ended"))
+	for _, l := range p.lives() {
+		if l.lift != nil {
+			l.lift() // it may be the loop that waits here
+		}
+	}
+	if err := p.await(ctx, func(l *life) <-chan struct{} { return l.over }); err != nil {
 		return p.client.rpcError(ctx, err, "join pool %q", p.name)
 	}
 	return p.release(nil)
@@ -371,11 +411,11 @@ func (p *Pool) end(err error) {
 	}
 }
 
-// begin makes ctx the life of a call: it ends with ctx, with the pool, or with the returned function, which must be called. The error says
-// that the pool takes no calls.
-func (p *Pool) begin(ctx context.Context) (context.Context, context.CancelCauseFunc, error) {
+// begin makes ctx the life of a call: it ends with ctx, with the pool, or by its end, which must be called. The error says that the pool takes no calls.
+func (p *Pool) begin(ctx context.Context, lift func()) (context.Context, *life, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	l := &life{cancel: cancel}
+	l := p.newLife(cancel)
+	l.lift = lift
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.refusal != nil {
@@ -383,10 +423,27 @@ func (p *Pool) begin(ctx context.Context) (context.Context, context.CancelCauseF
 		return nil, nil, p.refusal
 	}
 	p.calls[l] = struct{}{}
-	return ctx, func(cause error) {
-		cancel(cause)
-		p.mu.Lock()
-		delete(p.calls, l)
-		p.mu.Unlock()
-	}, nil
+	return ctx, l, nil
+}
+
+func (p *Pool) newLife(cancel context.CancelCauseFunc) *life {
+	return &life{pool: p, cancel: cancel, kept: make(chan struct{}), over: make(chan struct{})}
+}
+
+func (p *Pool) lives() []*life {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Collect(maps.Keys(p.calls))
+}
+
+// await waits until a channel of every call has been closed.
+func (p *Pool) await(ctx context.Context, of func(*life) <-chan struct{}) error {
+	for _, l := range p.lives() {
+		select {
+		case <-of(l):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
 }
