@@ -236,9 +236,16 @@ func (s *applyStream) run(ctx context.Context) {
 		return
 	}
 	receive := func(ctx context.Context) {
-		err := error(newPanicError(nil)) // if a decoder or a callback ends the goroutine
-		defer func() { s.over(err) }()
+		var err error
+		returned := false
+		defer func() {
+			if !returned { // a decoder or a callback has ended the goroutine
+				err = newPanicError(nil)
+			}
+			s.over(err)
+		}()
 		err = s.receive(ctx, stream)
+		returned = true
 	}
 	if !s.spawn(receive) {
 		s.over(ErrClosed)
@@ -312,14 +319,14 @@ func (s *applyStream) receive(ctx context.Context, stream grpc.ClientStream) err
 		}
 		s.madeRoom()
 		s.mu.Unlock()
-		for i := range good {
-			good[i].completer.value(good[i].value, good[i].attempts)
-			good[i] = ended{} // the result is its owner's
-		}
 		for i, t := range bad {
 			if t.completer != nil && !t.cancelled {
 				t.fail(newTaskError(r.Failures[i], 0, s.key.function))
 			}
+		}
+		for i := range good {
+			good[i].completer.value(good[i].value, good[i].attempts)
+			good[i] = ended{} // the result is its owner's
 		}
 	}
 }

@@ -151,7 +151,7 @@ func refused(err error) error {
 }
 
 // PanicError is a panic of code that the SDK called on another goroutine than the caller's, or for one task: an input iterator, an
-// encoder or a decoder.
+// encoder or a decoder; or one of these, or a callback for output, that has called runtime.Goexit.
 type PanicError struct {
 	// Value is what panic was given; nil for runtime.Goexit.
 	Value any

@@ -3,8 +3,10 @@ package client
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -38,6 +40,11 @@ func TestCodeThatEndsItsGoroutineEndsTheCall(t *testing.T) {
 	for name, call := range map[string]func(ctx context.Context, p *Pool) error{
 		"Map, decoder": func(ctx context.Context, p *Pool) error {
 			_, err := Map(ctx, p, quitting{double, false}, numbers(3))
+			for failed, i := (*MapError)(nil), 0; errors.As(err, &failed) && i < 3; i++ {
+				if failed.OK(i) {
+					return fmt.Errorf("task %d has a result", i)
+				}
+			}
 			return err
 		},
 		"MapAsync, encoder": func(ctx context.Context, p *Pool) error {
@@ -45,10 +52,13 @@ func TestCodeThatEndsItsGoroutineEndsTheCall(t *testing.T) {
 			return err
 		},
 		"ApplyAsync, decoder": func(ctx context.Context, p *Pool) error {
-			results := []*Result[int]{ApplyAsync(ctx, p, quitting{double, false}, 1), ApplyAsync(ctx, p, quitting{double, false}, 2)}
+			fn := quitting{odd, false}
+			results := []*Result[int]{ApplyAsync(ctx, p, fn, 1), ApplyAsync(ctx, p, fn, 2), ApplyAsync(ctx, p, fn, 3)} // the second one fails
 			_, err := results[0].Get(ctx)
-			if _, other := results[1].Get(ctx); other == nil {
-				return nil
+			for _, r := range results[1:] {
+				if _, other := r.Get(ctx); other == nil {
+					return nil
+				}
 			}
 			return err
 		},
@@ -80,8 +90,9 @@ func TestCodeThatEndsItsGoroutineEndsTheCall(t *testing.T) {
 					}
 					return stream.SendMsg(&wire.CallResponse{Outputs: []*pb.TaskOutput{{Attempt: 1, Stream: 1, Data: []byte("a")}}})
 				}
-				if err := call(t.Context(), f.pool(t)); !errors.As(err, new(*PanicError)) {
-					t.Errorf("got %v, want a *PanicError", err)
+				var quit *PanicError
+				if err := call(t.Context(), f.pool(t)); !errors.As(err, &quit) || !strings.Contains(quit.Stack, "runtime.Goexit") {
+					t.Errorf("got %v, want a *PanicError that says where", err)
 				}
 			})
 		})

@@ -160,11 +160,17 @@ func (c *lazyCall) start(ctx context.Context, draw func(), ordered bool) (stop f
 	var ours sync.WaitGroup
 	ours.Go(func() { c.send(stream) })
 	ours.Go(func() {
-		defer life.finish()
-		defer c.flow.broken(newPanicError(nil)) // if a callback ends the goroutine
-		_, _ = stream.Header()                  // the daemon has the call, or there is an error, which comes again
+		returned := false
+		defer func() {
+			if !returned { // a callback has ended the goroutine
+				c.flow.broken(newPanicError(nil))
+			}
+			life.finish()
+		}()
+		_, _ = stream.Header() // the daemon has the call, or there is an error, which comes again
 		life.keep()
 		c.receive(ctx, stream)
+		returned = true
 	})
 	drawn := make(chan struct{})
 	go func() { // may stay as long as the input blocks

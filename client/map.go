@@ -26,10 +26,11 @@ const maxTaskErrors = 100 // kept in a MapError: more help nobody and cost memor
 func Map[A, R any](ctx context.Context, pool *Pool, fn Function[A, R], items []A, opts ...CallOption) ([]R, error) {
 	m := newMapCall(pool, fn, items, opts)
 	ctx, err := m.begin(ctx)
-	if err == nil {
-		err = m.run(ctx)
+	if err != nil {
+		return m.results, err
 	}
-	return m.results, err
+	defer m.life.end(nil)
+	return m.results, m.run(ctx)
 }
 
 // MapAsync is Map in the background. ctx is the life of the work, not of the waiting. The items must not be changed before the result is
@@ -43,9 +44,16 @@ func MapAsync[A, R any](ctx context.Context, pool *Pool, fn Function[A, R], item
 		return r
 	}
 	started := pool.client.start(func() {
-		err := m.error(newPanicError(nil)) // if an argument's encoder ends the goroutine
-		defer func() { r.complete(m.results, err) }()
+		defer m.life.end(nil)
+		returned := false
+		defer func() {
+			if !returned { // an argument's encoder has ended the goroutine
+				err = m.error(newPanicError(nil))
+			}
+			r.complete(m.results, err)
+		}()
 		err = m.run(ctx)
+		returned = true
 	})
 	if !started {
 		m.life.end(nil)
@@ -96,7 +104,7 @@ func (m *mapCall[A, R]) begin(ctx context.Context) (context.Context, error) {
 }
 
 func (m *mapCall[A, R]) run(ctx context.Context) error {
-	end := m.life.end
+	end := m.life.cancel
 	defer end(nil)
 	if len(m.items) == 0 {
 		return m.error(m.pool.checkOpen(ctx))
@@ -105,12 +113,19 @@ func (m *mapCall[A, R]) run(ctx context.Context) error {
 	if err != nil {
 		return m.error(m.rpcError(ctx, err))
 	}
-	received := error(newPanicError(nil)) // if a decoder or a callback ends the goroutine
+	var received error
 	done := make(chan struct{})
 	started := m.pool.client.start(func() {
-		defer close(done)
-		defer end(nil) // what is not sent yet is of no use any more
+		returned := false
+		defer func() {
+			if !returned { // a decoder or a callback has ended the goroutine
+				received = newPanicError(nil)
+			}
+			end(nil) // what is not sent yet is of no use any more
+			close(done)
+		}()
 		received = m.receive(ctx, stream, end)
+		returned = true
 	})
 	if !started {
 		return m.error(ErrClosed)
@@ -130,7 +145,7 @@ func (m *mapCall[A, R]) run(ctx context.Context) error {
 }
 
 // send cuts the items into messages. If it ends early, receive knows why.
-func (m *mapCall[A, R]) send(stream grpc.ClientStream, end func(error)) {
+func (m *mapCall[A, R]) send(stream grpc.ClientStream, end context.CancelCauseFunc) {
 	encode, encodeAll := m.fn.AppendArg, m.together.Arg.AppendAll
 	settings := m.config.request(m.pool.name, m.fn.Name(), "")
 	var last measure
@@ -163,7 +178,7 @@ func (m *mapCall[A, R]) send(stream grpc.ClientStream, end func(error)) {
 }
 
 // receive takes outcomes until the stream ends.
-func (m *mapCall[A, R]) receive(ctx context.Context, stream grpc.ClientStream, end func(error)) error {
+func (m *mapCall[A, R]) receive(ctx context.Context, stream grpc.ClientStream, end context.CancelCauseFunc) error {
 	decode := m.fn.DecodeResult
 	_, _ = stream.Header() // the daemon has the call, or there is an error, which comes again
 	m.life.keep()
@@ -196,7 +211,7 @@ func (m *mapCall[A, R]) receive(ctx context.Context, stream grpc.ClientStream, e
 }
 
 // take puts results where they belong.
-func (m *mapCall[A, R]) take(r *wire.Results, ours mapping, decode func([]byte) (R, error), end func(error)) error {
+func (m *mapCall[A, R]) take(r *wire.Results, ours mapping, decode func([]byte) (R, error), end context.CancelCauseFunc) error {
 	it := r.Values.Items()
 	bad := 0
 	// Nearly always: one place after the other. If a place is wrong, each is looked at, and the wrong one named.
@@ -222,12 +237,21 @@ func (m *mapCall[A, R]) take(r *wire.Results, ours mapping, decode func([]byte) 
 // decode decodes results from the k-th on until one cannot be used. It returns which one, whose it is and why; an index of -1 if it is nobody's. One
 // recover for all of them: it costs more than decoding a number does. If they are placed, they go one after the other.
 func (m *mapCall[A, R]) decode(it *wire.Items, r *wire.Results, k int, placed bool, ours mapping, decode func([]byte) (R, error)) (next, index int, err error) {
+	returned := false
 	defer func() {
 		if v := recover(); v != nil {
 			err = newPanicError(v)
+		} else if !returned { // the decoder has ended the goroutine: this result has no value, nor do those behind it
+			last := index
+			if placed {
+				last = int(r.First) + r.Values.Len() - 1
+			}
+			for ; index <= last; index++ {
+				m.markBad(index)
+			}
 		}
 	}()
-	next = k
+	next, index = k, int(r.First)+k
 	if decodeAll := m.together.Result.DecodeAll; decodeAll != nil && placed {
 		data, sizes, size := it.Rest()
 		n := decodeAll(m.results[int(r.First)+k:int(r.First)+r.Values.Len()], data, sizes, size)
@@ -242,15 +266,18 @@ func (m *mapCall[A, R]) decode(it *wire.Items, r *wire.Results, k int, placed bo
 			}
 			var ok bool
 			if index, ok = m.place(ours.ours(wireIndex)); !ok {
+				returned = true
 				return next, -1, m.notToCome(wireIndex)
 			}
 		}
 		if m.results[index], err = decode(it.Item()); err != nil {
 			var zero R
 			m.results[index] = zero
+			returned = true
 			return next, index, err
 		}
 	}
+	returned = true
 	return next, 0, nil
 }
 
@@ -281,7 +308,7 @@ func (m *mapCall[A, R]) markBad(i int) {
 }
 
 // fail accounts for a failed task.
-func (m *mapCall[A, R]) fail(t *TaskError, end func(error)) {
+func (m *mapCall[A, R]) fail(t *TaskError, end context.CancelCauseFunc) {
 	m.mu.Lock()
 	m.ended++
 	m.failed++

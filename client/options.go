@@ -412,7 +412,7 @@ func Window(items, bytes int) CallOption {
 
 // TaskOutput is called with what a running task writes (the output of a command, for example), in order and before the task's outcome. index is
 // the task's, 0 for Apply; stream is 1 for stdout, 2 for stderr. When attempt changes, what earlier attempts wrote is void. f is called on the goroutine that
-// receives outcomes, so the call waits for it. It may keep data.
+// receives outcomes, so the call waits for it; it must not wait for the call, nor Close or Join its pool. It may keep data.
 func TaskOutput(f func(index, attempt, stream int, data []byte)) CallOption {
 	return func(c *callConfig) { c.output = f }
 }

@@ -19,7 +19,7 @@ import (
 
 const (
 	terminatePatience = 10 * time.Second // how long Terminate takes at most
-	closePatience     = 10 * time.Second // how long Close waits at most for the daemon to have what was submitted before, and for its answer
+	closePatience     = 10 * time.Second // how long Close waits at most for the daemon to have what was submitted before, and then for its answer
 )
 
 // Pool is a pool of workers. Its methods, and calls on it, may be used by any number of goroutines.
@@ -282,6 +282,9 @@ func programOf(opts []PoolOption) (*pb.Program, error) {
 
 // Close refuses new calls, for every client of the pool. What has been submitted before by this handle, and what has been accepted from others, runs to its end;
 // then the workers stop. It does not wait for that, Join does. Idempotent.
+//
+// It waits up to 10 s for the daemon to have all that was submitted: longer than that it takes only if arguments are slow to encode, or are more than the daemon
+// holds at a time (16 MiB of ApplyAsync, for example); what it has not by then is refused. [TaskOutput] callbacks must not call it.
 func (p *Pool) Close() error {
 	if p.released() {
 		return nil
@@ -300,21 +303,20 @@ func (p *Pool) Close() error {
 }
 
 // Join waits until every worker of a closed or terminated pool has been reaped, and the outcomes of this handle's calls have come. For an open pool it is
-// [ErrPoolOpen]. ctx bounds only the waiting. It may be repeated.
+// [ErrPoolOpen]. ctx bounds only the waiting. It may be repeated. [TaskOutput] callbacks must not call it: the outcomes wait for them.
 func (p *Pool) Join(ctx context.Context) error {
 	if p.released() {
 		return nil
+	}
+	if p.refused() {
+		p.lift()
 	}
 	_, err := p.client.controlRPC.JoinPool(ctx, &pb.JoinPoolRequest{Pool: p.name})
 	if err != nil && !isGone(err) {
 		return p.client.rpcError(ctx, err, "join pool %q", p.name)
 	}
 	p.refuse(p.closedError(pb.Reason_REASON_POOL_TERMINATED, "has ended"))
-	for _, l := range p.lives() {
-		if l.lift != nil {
-			l.lift() // it may be the loop that waits here
-		}
-	}
+	p.lift()
 	if err := p.await(ctx, func(l *life) <-chan struct{} { return l.over }); err != nil {
 		return p.client.rpcError(ctx, err, "join pool %q", p.name)
 	}
@@ -322,7 +324,7 @@ func (p *Pool) Join(ctx context.Context) error {
 }
 
 // Terminate drops the pool's work, for every client of it, and kills its workers. Calls and results that still wait end at
-// once with [ErrPoolTerminated]; those of other clients with their tasks [ErrCancelled]. It returns when the workers have been reaped, or
+// once with [ErrPoolTerminated], loops when they have taken what has come; those of other clients with their tasks [ErrCancelled]. It returns when the workers have been reaped, or
 // with an error after some 10 s. Made for defer: idempotent, and later calls return what the first did.
 func (p *Pool) Terminate() error {
 	p.terminateOnce.Do(func() { p.terminateErr = p.terminate() })
@@ -434,6 +436,21 @@ func (p *Pool) lives() []*life {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.Collect(maps.Keys(p.calls))
+}
+
+// lift takes in what waits for loops: it may be a loop that calls Join.
+func (p *Pool) lift() {
+	for _, l := range p.lives() {
+		if l.lift != nil {
+			l.lift()
+		}
+	}
+}
+
+func (p *Pool) refused() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.refusal != nil
 }
 
 // await waits until a channel of every call has been closed.

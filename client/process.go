@@ -157,7 +157,7 @@ func (p *Process[R]) Kill() error {
 
 // gone waits for the end of a process that has been told to end.
 func (p *Process[R]) gone() error {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*terminatePatience) // run has one for the pool's end, and one to kill it
+	ctx, cancel := context.WithTimeout(context.Background(), 2*closePatience+terminatePatience) // run has these for the pool's end, and to kill it
 	defer cancel()
 	return p.Join(ctx)
 }

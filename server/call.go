@@ -348,7 +348,7 @@ func (c *call) signalRoom() {
 
 // The following are called by the RPC's handler and its receiver.
 
-// portion is what the handler sends in one message.
+// portion is what the handler sends at a time: in one message, if that is not too large.
 type portion struct {
 	response wire.CallResponse
 	tasks    int
@@ -446,7 +446,7 @@ func (c *call) receive(ctx context.Context, s *Server, p *pool, stream grpc.Serv
 		m = &wire.CallRequest{}
 		err := stream.RecvMsg(m)
 		if errors.Is(err, io.EOF) {
-			c.endInput(p)
+			c.endInput(p, c.spec.Single)
 			return
 		}
 		if err != nil {
@@ -462,12 +462,12 @@ func (c *call) receive(ctx context.Context, s *Server, p *pool, stream grpc.Serv
 	}
 }
 
-// endInput is the news that the client has sent all its items. One of independent tasks hears that: from then on a close of the pool leaves them alone.
-func (c *call) endInput(p *pool) {
+// endInput is the news that the client has sent all its items. One that may want to know hears that: from then on a close of the pool leaves them alone.
+func (c *call) endInput(p *pool, tell bool) {
 	p.post(func(now time.Time) {
 		c.inputEnded = true
 		p.core.EndInput(now, c.key)
-		if c.spec.Single {
+		if tell {
 			c.heard()
 		}
 	})

@@ -146,7 +146,7 @@ func firstPart[T any](list []T, bytes *int, size func(*T) int) (part, rest []T) 
 	for ; n < len(list); n++ {
 		more := size(&list[n])
 		if *bytes > 0 && *bytes+more > maxBatch {
-			*bytes = maxBatch // nothing that follows may come before the rest
+			*bytes = maxBatch + 1 // nothing that follows, however small, may come before the rest
 			break
 		}
 		*bytes += more
@@ -181,7 +181,7 @@ func (ps *poolService) Apply(ctx context.Context, r *pb.ApplyRequest) (*pb.Apply
 	if err := c.add(p, m); err != nil {
 		return nil, err
 	}
-	c.endInput(p)
+	c.endInput(p, false)
 	for {
 		select {
 		case <-c.awake:

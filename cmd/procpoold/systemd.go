@@ -43,6 +43,7 @@ func inherited() (net.Listener, error) {
 type unit struct {
 	log  hclog.Logger
 	note atomic.Pointer[string] // what systemctl status shows before the numbers
+	late atomic.Bool            // the daemon is ready, and systemd has not heard it
 }
 
 func newUnit(log hclog.Logger) *unit {
@@ -54,10 +55,12 @@ func newUnit(log hclog.Logger) *unit {
 // remark changes the note.
 func (u *unit) remark(note string) { u.note.Store(&note) }
 
-func (u *unit) tell(news ...string) {
-	if err := notify(strings.Join(news, "\n")); err != nil {
+func (u *unit) tell(news ...string) (heard bool) {
+	err := notify(strings.Join(news, "\n"))
+	if err != nil {
 		u.log.Warn("systemd does not hear", "news", news[0], "reason", err)
 	}
+	return err == nil
 }
 
 // tellTime is how long news may take to be told. They wait for systemd to read what was told before: a dozen datagrams fill its socket.
@@ -81,7 +84,7 @@ func notify(news string) error {
 	return err
 }
 
-func (u *unit) ready() { u.tell(daemon.SdNotifyReady) }
+func (u *unit) ready() { u.late.Store(!u.tell(daemon.SdNotifyReady)) }
 
 // stopping is for a daemon that drains, and how long that may take: systemd waits for it longer than TimeoutStopSec, if need be.
 func (u *unit) stopping(patience time.Duration) {
@@ -139,6 +142,9 @@ func (u *unit) pulse(ctx context.Context, s *server.Server, limit time.Duration)
 		status := fmt.Sprintf("%d pools, %d workers, %d calls", pulse.Pools, pulse.Workers, pulse.Calls)
 		if note := *u.note.Load(); note != "" {
 			status = note + ": " + status
+		}
+		if u.late.Load() {
+			u.ready()
 		}
 		u.tell(daemon.SdNotifyWatchdog, "STATUS="+status)
 	}

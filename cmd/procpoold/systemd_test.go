@@ -129,7 +129,7 @@ func TestADaemonTellsSystemdHowItIs(t *testing.T) {
 	}
 }
 
-// A manager that does not read what it is told is no reason to hang.
+// A manager that does not read what it is told is no reason to hang. It hears that the daemon is ready when it reads again.
 func TestAManagerThatDoesNotReadKeepsNobody(t *testing.T) {
 	m := newManager(t)
 	conn, err := net.DialUnix("unixgram", nil, m.news.LocalAddr().(*net.UnixAddr))
@@ -137,14 +137,19 @@ func TestAManagerThatDoesNotReadKeepsNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	for err == nil { // until there is no room
-		conn.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
-		_, err = conn.Write([]byte("STATUS=as before"))
+	fill := func() { // until there is no room
+		for err := error(nil); err == nil; {
+			conn.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+			_, err = conn.Write([]byte("STATUS=as before"))
+		}
 	}
+	fill()
 	d := m.start()
 	if got, err := client.Apply(t.Context(), d.create("p", 1), nap, 1); err != nil || got != 1 {
 		t.Errorf("got %d, %v, want 1", got, err)
 	}
+	m.hears("READY=1")
+	fill()
 	d.cmd.Process.Signal(syscall.SIGTERM)
 	<-d.done
 	if d.err != nil || !strings.Contains(d.log.String(), "systemd does not hear") {
