@@ -123,20 +123,20 @@ func (s *Server) orphan(p *pool, c *call) {
 // sendPortion sends outcomes, in as many messages as the limit of a message asks for. Outputs come before the outcomes of their tasks.
 func (c *call) sendPortion(stream grpc.ServerStream, m *wire.CallResponse) error {
 	for rest := *m; ; {
-		part, bytes := wire.CallResponse{Accepted: rest.Accepted}, 0
-		part.Outputs, rest.Outputs = firstPart(rest.Outputs, &bytes, func(o **pb.TaskOutput) int { return proto.Size(*o) })
-		part.Results, rest.Results = firstPart(rest.Results, &bytes, func(r *wire.Results) int { return r.Values.Total() })
-		part.Failures, rest.Failures = firstPart(rest.Failures, &bytes, func(f **pb.Failure) int { return proto.Size(*f) })
-		rest.Accepted = nil
+		bytes := 0
+		m.Outputs, rest.Outputs = firstPart(rest.Outputs, &bytes, func(o **pb.TaskOutput) int { return proto.Size(*o) })
+		m.Results, rest.Results = firstPart(rest.Results, &bytes, func(r *wire.Results) int { return r.Values.Total() })
+		m.Failures, rest.Failures = firstPart(rest.Failures, &bytes, func(f **pb.Failure) int { return proto.Size(*f) })
 		if c.json {
-			forPeople(&part)
+			forPeople(m)
 		}
-		if err := stream.SendMsg(&part); err != nil {
+		if err := stream.SendMsg(m); err != nil {
 			return err
 		}
 		if len(rest.Outputs)+len(rest.Results)+len(rest.Failures) == 0 {
 			return nil
 		}
+		*m = wire.CallResponse{} // a new one for the next part, which is not accepted again
 	}
 }
 

@@ -16,7 +16,8 @@ type sent struct {
 }
 
 func (s *sent) SendMsg(m any) error {
-	s.messages = append(s.messages, m.(*wire.CallResponse))
+	message := *m.(*wire.CallResponse) // it will be another
+	s.messages = append(s.messages, &message)
 	return nil
 }
 
