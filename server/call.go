@@ -90,23 +90,21 @@ func newCallID() string {
 
 // accepted says that the call has begun.
 func (c *call) accepted(encoding string) {
-	c.mu.Lock()
-	if c.next.Accepted == nil {
-		c.next.Accepted = &pb.CallAccepted{CallId: c.id}
-	}
-	c.next.Accepted.Encoding = encoding
-	c.waiting = true
-	c.mu.Unlock()
-	c.flush()
+	c.tell(func(a *pb.CallAccepted) { a.Encoding = encoding })
 }
 
 // heard says that all items have come.
 func (c *call) heard() {
+	c.tell(func(a *pb.CallAccepted) { a.InputEnded = true })
+}
+
+// tell adds news of the call itself.
+func (c *call) tell(news func(*pb.CallAccepted)) {
 	c.mu.Lock()
 	if c.next.Accepted == nil {
 		c.next.Accepted = &pb.CallAccepted{CallId: c.id}
 	}
-	c.next.Accepted.InputEnded = true
+	news(c.next.Accepted)
 	c.waiting = true
 	c.mu.Unlock()
 	c.flush()
