@@ -235,19 +235,7 @@ func (s *applyStream) run(ctx context.Context) {
 		s.over(rpcError(ctx, err, "%s", s.what()))
 		return
 	}
-	receive := func(ctx context.Context) {
-		var err error
-		returned := false
-		defer func() {
-			if !returned { // a decoder or a callback has ended the goroutine
-				err = newPanicError(nil)
-			}
-			s.over(err)
-		}()
-		err = s.receive(ctx, stream)
-		returned = true
-	}
-	if !s.spawn(receive) {
+	if !s.spawn(func(ctx context.Context) { finally(func() error { return s.receive(ctx, stream) }, s.over) }) {
 		s.over(ErrClosed)
 		return
 	}

@@ -161,6 +161,20 @@ func decodeSafely[R any](decode func([]byte) (R, error), b []byte) (v R, err err
 	return decode(b)
 }
 
+// finally calls f, and then end with its error: also if code of the user has ended the goroutine in f.
+func finally(f func() error, end func(error)) {
+	var err error
+	returned := false
+	defer func() {
+		if !returned {
+			err = newPanicError(nil)
+		}
+		end(err)
+	}()
+	err = f()
+	returned = true
+}
+
 // checkAccepted compares what the daemon knows of the function with what we think of it.
 func checkAccepted(a *pb.CallAccepted, function, encoding string) error {
 	if a == nil || a.GetEncoding() == "" || encoding == "" || a.GetEncoding() == encoding {

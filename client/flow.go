@@ -262,20 +262,17 @@ func (f *flow) take(buf []slot) []slot {
 	}
 }
 
-// end says that the daemon has ended the call well.
-func (f *flow) end(what string) {
+// end is what to say of a call that the daemon has ended well.
+func (f *flow) end(what string) error {
 	f.mu.Lock()
-	missing := f.drawn - f.taken - f.waiting
-	ok := missing == 0 && f.inputEnded
-	f.mu.Unlock()
-	if ok {
-		f.broken(nil)
-		return
+	defer f.mu.Unlock()
+	if missing := f.drawn - f.taken - f.waiting; missing > 0 || !f.inputEnded {
+		return fmt.Errorf("%s: %w: it ended without an outcome for %d tasks", what, ErrProtocol, missing)
 	}
-	f.broken(fmt.Errorf("%s: %w: it ended without an outcome for %d tasks", what, ErrProtocol, missing))
+	return nil
 }
 
-// broken says that no more outcomes will come. Those that wait may be taken.
+// broken says that no more outcomes will come, because of err, or because all have. Those that wait may be taken.
 func (f *flow) broken(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -160,17 +160,10 @@ func (c *lazyCall) start(ctx context.Context, draw func(), ordered bool) (stop f
 	var ours sync.WaitGroup
 	ours.Go(func() { c.send(stream) })
 	ours.Go(func() {
-		returned := false
-		defer func() {
-			if !returned { // a callback has ended the goroutine
-				c.flow.broken(newPanicError(nil))
-			}
+		finally(func() error { return c.receive(ctx, stream, life) }, func(err error) {
+			c.flow.broken(err) // if it has not ended well
 			life.finish()
-		}()
-		_, _ = stream.Header() // the daemon has the call, or there is an error, which comes again
-		life.keep()
-		c.receive(ctx, stream)
-		returned = true
+		})
 	})
 	drawn := make(chan struct{})
 	go func() { // may stay as long as the input blocks
@@ -203,13 +196,14 @@ func (c *lazyCall) send(stream grpc.ClientStream) {
 }
 
 // receive takes outcomes until the stream ends.
-func (c *lazyCall) receive(ctx context.Context, stream grpc.ClientStream) {
+func (c *lazyCall) receive(ctx context.Context, stream grpc.ClientStream, life *life) error {
+	_, _ = stream.Header() // the daemon has the call, or there is an error, which comes again
+	life.keep()
 	for {
 		var r wire.CallResponse
 		err := stream.RecvMsg(&r)
 		if errors.Is(err, io.EOF) {
-			c.flow.end(c.what())
-			return
+			return c.flow.end(c.what())
 		}
 		if err == nil {
 			err = checkAccepted(r.Accepted, c.function, c.encoding)
@@ -221,8 +215,7 @@ func (c *lazyCall) receive(ctx context.Context, stream grpc.ClientStream) {
 			err = c.flow.outcomes(&r)
 		}
 		if err != nil {
-			c.flow.broken(err)
-			return
+			return err
 		}
 	}
 }

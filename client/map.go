@@ -45,15 +45,12 @@ func MapAsync[A, R any](ctx context.Context, pool *Pool, fn Function[A, R], item
 	}
 	started := pool.client.start(func() {
 		defer m.life.end(nil)
-		returned := false
-		defer func() {
-			if !returned { // an argument's encoder has ended the goroutine
-				err = m.error(newPanicError(nil))
+		finally(func() error { return m.run(ctx) }, func(err error) {
+			if quit, ok := err.(*PanicError); ok { //nolint:errorlint // from finally: all that run returns is a *MapError
+				err = m.error(quit)
 			}
 			r.complete(m.results, err)
-		}()
-		err = m.run(ctx)
-		returned = true
+		})
 	})
 	if !started {
 		m.life.end(nil)
@@ -116,16 +113,11 @@ func (m *mapCall[A, R]) run(ctx context.Context) error {
 	var received error
 	done := make(chan struct{})
 	started := m.pool.client.start(func() {
-		returned := false
-		defer func() {
-			if !returned { // a decoder or a callback has ended the goroutine
-				received = newPanicError(nil)
-			}
+		finally(func() error { return m.receive(ctx, stream, end) }, func(err error) {
+			received = err
 			end(nil) // what is not sent yet is of no use any more
 			close(done)
-		}()
-		received = m.receive(ctx, stream, end)
-		returned = true
+		})
 	})
 	if !started {
 		return m.error(ErrClosed)

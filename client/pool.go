@@ -308,7 +308,7 @@ func (p *Pool) Join(ctx context.Context) error {
 	if p.released() {
 		return nil
 	}
-	if p.refused() {
+	if p.closed() {
 		p.lift()
 	}
 	_, err := p.client.controlRPC.JoinPool(ctx, &pb.JoinPoolRequest{Pool: p.name})
@@ -447,7 +447,8 @@ func (p *Pool) lift() {
 	}
 }
 
-func (p *Pool) refused() bool {
+// closed tells whether this handle knows that the pool takes no calls.
+func (p *Pool) closed() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.refusal != nil

@@ -269,9 +269,6 @@ func (s *Server) openCall(ctx context.Context, m *pb.MapRequest, single, json bo
 	return c, p, nil
 }
 
-// forever is a limit that nobody will reach. From any longer one no time can be reckoned that has a number.
-const forever = 10 * 365 * 24 * time.Hour
-
 // maxLinger bounds how far ahead workers are given work.
 const maxLinger = time.Second
 
@@ -298,7 +295,7 @@ func callSpec(ctx context.Context, m *pb.MapRequest, single bool) (sched.CallSpe
 		if err := d.CheckValid(); err != nil || d.AsDuration() <= 0 {
 			refused = badRequest("%s is %v; it must be more than 0", name, d.AsDuration())
 		}
-		return min(d.AsDuration(), forever)
+		return min(d.AsDuration(), sched.Forever)
 	}
 	spec.TaskTimeout = limit("task_timeout", m.TaskTimeout)
 	spec.QueueTimeout = limit("queue_timeout", m.QueueTimeout)
@@ -312,7 +309,7 @@ func callSpec(ctx context.Context, m *pb.MapRequest, single bool) (sched.CallSpe
 		}
 		spec.RetryOn |= 1 << o
 	}
-	if end, ok := ctx.Deadline(); ok && time.Until(end) < forever {
+	if end, ok := ctx.Deadline(); ok && time.Until(end) < sched.Forever {
 		spec.Deadline = end
 	}
 	return spec, refused

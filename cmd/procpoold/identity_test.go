@@ -59,10 +59,10 @@ func TestAWrapperNeedsPeerGroup(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			promptly(t, "the answer", crashBound, func() time.Duration {
 				before := d.holdings(t)
+				began := time.Now()
 				if _, stderr, code := d.run("procpool", "create", c.name, "-j", "1", "--peer", c.peer, "--", "sh", "-c", c.script, worker); code != 0 {
 					t.Fatal(stderr)
 				}
-				began := time.Now()
 				pool, err := d.client.Pool(t.Context(), c.name)
 				if err != nil {
 					t.Fatal(err)

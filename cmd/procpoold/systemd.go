@@ -89,6 +89,7 @@ func (u *unit) ready() { u.late.Store(!u.tell(daemon.SdNotifyReady)) }
 // stopping is for a daemon that drains, and how long that may take: systemd waits for it longer than TimeoutStopSec, if need be.
 func (u *unit) stopping(patience time.Duration) {
 	u.remark("draining")
+	u.late.Store(false)
 	u.tell(daemon.SdNotifyStopping, "STATUS=draining", fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", patience.Microseconds()))
 }
 

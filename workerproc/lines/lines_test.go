@@ -390,8 +390,8 @@ func TestAllKindsMixed(t *testing.T) {
 		item    string // and its number
 		outcome error
 	}{
-		{400, "ok", nil},
-		{1, "kill", client.ErrWorkerLost},
+		{200, "ok", nil},
+		{2, "kill", client.ErrWorkerLost},
 		{1, "exit", client.ErrWorkerLost},
 		{5, "new\nline", client.ErrTask},
 		{5, "binary", client.ErrTask},

@@ -45,7 +45,7 @@ func (p *Pool) Open(now time.Time, spec CallSpec) {
 	}
 	spec.MaxAttempts = max(1, spec.MaxAttempts)
 	for _, d := range []*time.Duration{&spec.TaskTimeout, &spec.QueueTimeout, &spec.Linger} {
-		*d = min(max(0, *d), forever)
+		*d = min(max(0, *d), Forever)
 	}
 	if spec.RetryOn == 0 {
 		spec.RetryOn = 1 << WorkerLost

@@ -84,9 +84,9 @@ type Pool struct {
 // moment is a time as the pool counts it: since its first event, which is at 1. Zero is never.
 type moment = time.Duration
 
-// forever is the longest of all durations that a pool is given; longer ones are cut to it. No daemon lives to see the difference, and a moment has room for
+// Forever is the longest of all durations that a pool is given; longer ones are cut to it. No daemon lives to see the difference, and a moment has room for
 // sums of many: one that overflowed would lie in the past, and Settle would not return.
-const forever = 10 * 365 * 24 * time.Hour
+const Forever = 10 * 365 * 24 * time.Hour
 
 // alarm is something that has a deadline. It is told once, and asks again if it has more.
 type alarm interface{ due(p *Pool) }
@@ -136,7 +136,7 @@ func (c Config) withDefaults() Config {
 		if *d <= 0 {
 			*d = def
 		}
-		*d = min(*d, forever)
+		*d = min(*d, Forever)
 	}
 	or(&c.StartTimeout, 10*time.Second)
 	or(&c.ReadyTimeout, time.Minute)

@@ -120,7 +120,7 @@ func (r *Report) connect(stop context.Context, addr string) error {
 
 // call makes a call and checks its outcomes. It says whether there was a daemon with workers.
 func (r *Report) call(pool *client.Pool) (served bool, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute) // far longer than any of them takes: none may hang
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second) // far longer than any of them takes: none may hang
 	defer cancel()
 	n, base := 1+rand.IntN(3000), rand.IntN(1_000_000)
 	timeout := time.Duration(20+rand.IntN(100)) * time.Millisecond
