@@ -110,6 +110,10 @@ func TestPoolOfLineWorkers(t *testing.T) {
 			t.Errorf("%q: got %q, want %q", c.args, got, c.want)
 		}
 	}
+	run0(t, slices.Concat(addr, []string{"restart", "count", "--lines", "--"}, perlLines(t, `print "($_)\n"`))...)
+	if got := run0(t, append(addr, "apply", "--pool", "count", "line", "x")...); got != "\"(x)\"\n" {
+		t.Errorf("after a restart: got %q", got)
+	}
 }
 
 func TestLinesRefuseWhatCannotWork(t *testing.T) {

@@ -74,6 +74,77 @@ func TestMapResumes(t *testing.T) {
 	}
 }
 
+func TestDryRunLeavesOutWhatTheJoblogKnows(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	script := []string{"--", "sh", "-c", `[ $1 != b ]`, "_"}
+	run := func(in string, flags ...string) result {
+		return mapIn(t, dir, in, slices.Concat(flags, []string{"--joblog", "log"}, script)...)
+	}
+	if r := run("a\nb\n", "--dry-run", "--resume"); strings.Count(r.stdout, "\n") != 2 || r.status != 0 {
+		t.Errorf("without a joblog: %+v, want both", r)
+	}
+	if r := run("a\nb\n"); r.status != 1 {
+		t.Fatalf("%+v", r)
+	}
+	log := readFile(t, filepath.Join(dir, "log"))
+	for flag, want := range map[string]string{"--resume": "c", "--resume-failed": "bc"} {
+		r := run("a\nb\nc\n", "--dry-run", flag)
+		var got strings.Builder
+		for line := range strings.Lines(r.stdout) {
+			got.WriteString(strings.TrimSpace(line[strings.LastIndex(line, " "):]))
+		}
+		if got.String() != want || r.status != 0 {
+			t.Errorf("%s: %+v, want the commands for %s", flag, r, want)
+		}
+	}
+	if r := mapIn(t, dir, "a\n", "--dry-run", "--joblog", "log", "--resume", "--", "true"); r.status != statusFailure || !strings.Contains(r.stderr, "another command") {
+		t.Errorf("with another command: %+v", r)
+	}
+	if got := readFile(t, filepath.Join(dir, "log")); got != log {
+		t.Errorf("the joblog was\n%s\nand is\n%s", log, got)
+	}
+}
+
+// TestACommandThatEndsWellInAnswerToItsTimeoutHasTimedOut: what it was to do it has not done.
+func TestACommandThatEndsWellInAnswerToItsTimeoutHasTimedOut(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	r := mapIn(t, dir, "a\n", "--timeout", "1", "--joblog", "log", "--", "sh", "-c", `trap "exit 0" TERM; while :; do sleep 0.1; done`)
+	if r.status != 1 || !strings.Contains(r.stderr, "procpool: item 1 (a): timeout") {
+		t.Errorf("got %+v, want a timeout", r)
+	}
+	if log := readFile(t, filepath.Join(dir, "log")); !strings.Contains(log, "\t-1\t15\t") {
+		t.Errorf("the joblog is %q", log)
+	}
+}
+
+func TestMapFindsAProgramInARelativeDirectory(t *testing.T) {
+	t.Parallel()
+	cmd := procpool(t, "map", "--", "relative", ":::", "a")
+	if err := os.Mkdir(filepath.Join(cmd.Dir, "bin"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(cmd.Dir, "bin", "relative"), []byte("#!/bin/sh\necho found $1\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Env = append(cmd.Env, "PATH=bin:"+os.Getenv("PATH"))
+	if r := finish(t, cmd); r.stdout != "found a\n" || r.status != 0 {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestOutputEndsSoonAfterItsCommand: a command leaves something in the background that writes for ever.
+func TestOutputEndsSoonAfterItsCommand(t *testing.T) {
+	t.Parallel()
+	for _, background := range []string{"while :; do echo y; done", "while :; do echo y; sleep 0.2; done"} {
+		r := mapIn(t, "", "a\nb\n", "-j", "1", "--", "sh", "-c", "echo $1 began; ("+background+") &", "_")
+		if r.status != 0 || !strings.HasPrefix(r.stdout, "a began\ny\n") || strings.Count(r.stdout, "b began\n") != 1 {
+			t.Errorf("%s: status %d, %.60q...%d bytes, %q", background, r.status, r.stdout, len(r.stdout), r.stderr)
+		}
+	}
+}
+
 func TestMapResumesATable(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -329,6 +400,7 @@ func TestMapGivesSeveralItems(t *testing.T) {
 		{"a,b,c", []string{"-d", ",", "-n", "2", "printf", "<%s>"}, "<a><b><c>"},
 		{"a\nb\nc\nd\n", []string{"-N", "2", "printf", "<%s>", "{2}-{1}"}, "<b-a><d-c>"},
 		{"a\nb\nc\n", []string{"-L2", "--dry-run", "echo"}, "echo a b\necho c\n"},
+		{"a\n\nb\n", []string{"-d", `\n`, "printf", "<%s>"}, "<a><><b>"},
 	} {
 		if r := mapIn(t, "", c.in, append([]string{"-k"}, c.args...)...); r.stdout != c.want || r.status != 0 {
 			t.Errorf("%q: got %+v, want %q", c.args, r, c.want)

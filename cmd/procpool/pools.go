@@ -122,39 +122,51 @@ Nothing is dropped.`,
 }
 
 func newRestartCommand(g *globals) *cobra.Command {
-	return &cobra.Command{
+	var lines flags.Lines
+	cmd := &cobra.Command{
 		Use:   "restart POOL [flags] [-- PROGRAM [ARG...]]",
 		Short: "Replace the workers of a pool, one after the other",
 		Long: `Restart replaces all workers of a pool, perhaps by those of another PROGRAM, which then runs in the current directory and with the
-current environment. Without one, the new workers run what lies at the path of the pool's program now. No task is interrupted:
+current environment; if it answers lines, say so again (--lines). Without one, the new workers run what lies at the path of the pool's
+program now. No task is interrupted:
 a new worker is ready before an old one stops, after its task. If the first new worker does not come up, the pool goes on as before.
 
 It waits until the last worker has been replaced. After the timeout, or when it is interrupted, the restart goes on without it.`,
 		Example: `  go build -o bin/ ./examples/countchars && procpool restart counting
-  procpool restart counting --timeout 1m -- ./countchars-v2`,
+  procpool restart counting --timeout 1m -- ./countchars-v2
+  procpool restart count --lines -- python3 count2.py`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			switch dash := cmd.ArgsLenAtDash(); {
 			case len(args) == 0 || dash == 0:
 				return errors.New("restart which pool? One name (`procpool pools` lists them)")
 			case len(args) > 1 && dash != 1:
 				return fmt.Errorf("write \"--\" before the program: procpool restart %s -- %s", args[0], strings.Join(args[1:], " "))
+			case len(args) == 1 && (lines.Given() || lines.Null):
+				return fmt.Errorf("which program answers lines? procpool restart %s --lines -- PROGRAM; without a program the new workers are as the old ones", args[0])
 			}
 			return nil
 		},
 		RunE: withClient(g, func(ctx context.Context, c *client.Client, args []string) error {
+			var opts []client.PoolOption
+			if len(args) > 1 {
+				program, err := lines.Program(args[1:], 0)
+				if err != nil {
+					return err
+				}
+				opts = append(opts, program)
+			}
 			pool, err := c.Pool(ctx, args[0])
 			if err != nil {
 				return err
-			}
-			var opts []client.PoolOption
-			if len(args) > 1 {
-				opts = append(opts, client.Program(args[1], args[2:]...))
 			}
 			_, err = pool.Restart(ctx, opts...)
 			return err
 		}),
 		DisableFlagsInUseLine: true,
 	}
+	lines.Register(cmd)
+	lines.RegisterNull(cmd)
+	return cmd
 }
 
 var peerMatches = map[string]client.PeerMatch{"exact": client.PeerExact, "group": client.PeerGroup, "cgroup": client.PeerCgroup}

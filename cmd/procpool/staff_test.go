@@ -64,6 +64,7 @@ func TestResizeAndRestart(t *testing.T) {
 		{[]string{"resize", "nobody", "1"}, "nobody"},
 		{[]string{"restart"}, "which pool"},
 		{[]string{"restart", "staff", "true"}, `write "--"`},
+		{[]string{"restart", "staff", "--lines"}, "-- PROGRAM"},
 		{[]string{"restart", "staff", "--", "false"}, "do not start"},
 		{[]string{"create", "x", "--drain-memory", "12Q", "--", self}, "not a size"},
 		{[]string{"create", "x", "--min-workers", "1", "--", self}, "max_worker_idle"},

@@ -57,8 +57,8 @@ or with --bar. Exit status:
   128 + n    ended by signal n: 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP, 141 nobody read the output any more
   255        procpool itself failed, or was called wrongly`
 
-const controlTopic = `  -j N              N at a time. N% of the usable CPUs, +N or -N more or less than these; 0: as many as there are items, at most 250.
-                    Each runs in a worker process. Default: usable CPUs
+const controlTopic = `  -j N              N at a time. N% of the usable CPUs, +N or -N more or less than these; 0: as many as there are items, at most 250,
+                    and 250 if that is not known before they have been read (from stdin or -a). Each runs in a worker process. Default: usable CPUs
   --timeout T       how long an item may take: seconds, or 1.5s, 2m, 1h. Then it gets SIGTERM, with all that it has started, and a second later SIGKILL
   --timeout N%      of the median of the last 999 that succeeded, from the third on; also for those that were running then
   --retries N       an item that fails, times out or loses its worker runs up to N times in all. Only the last time counts and is shown; with
@@ -69,4 +69,5 @@ const controlTopic = `  -j N              N at a time. N% of the usable CPUs, +N
                     (they are read to the end first)
 
 Ctrl-C, SIGTERM and SIGHUP end everything: the commands get SIGTERM, a second later SIGKILL, and nothing is left running, whatever they have started.
-A second one ends procpool at once, and the rest goes with it.`
+A second one ends procpool at once, and the rest goes with it. Ctrl-Z stops procpool alone: the commands that run go on to their end, since each is in a
+process group of its own. So none of them can read from the terminal (/dev/tty): a password must come from elsewhere.`

@@ -24,8 +24,8 @@ var processEnv = sync.OnceValue(os.Environ) // nobody changes it
 // runCaptured runs a program to its end, and says how it ended. Without a pid it has not been started. lasts is called if it is not soon over. When ctx
 // ends, the program and what it has started get SIGTERM, and after a while it gets SIGKILL.
 //
-// When the program has exited, what it left behind in the background may still hold the pipes open: the output ends when nothing has come for a
-// while.
+// When the program has exited, what it left behind in the background may still hold the pipes open, and write: the output ends commandGrace
+// after the program, with all that the program itself has written.
 func runCaptured(ctx context.Context, p program, stdout, stderr *capture, lasts func(pid int)) (pid int, status syscall.WaitStatus, err error) {
 	if err := ctx.Err(); err != nil {
 		return 0, 0, err
@@ -132,20 +132,34 @@ func (p *pipes) exits(d time.Duration) bool {
 // pump moves output until both streams have ended, and the program has exited if that can be seen.
 func (p *pipes) pump(stdout, stderr *capture) {
 	fds := [3]unix.PollFd{{Fd: int32(p.out), Events: unix.POLLIN}, {Fd: int32(p.errs), Events: unix.POLLIN}, {Fd: int32(p.pidfd), Events: unix.POLLIN}}
-	timeout := -1
 	readers := [2]*int{&p.out, &p.errs}
+	var own [2]int         // bytes in each pipe that the program itself may have written, once it has exited
+	var deadline time.Time // from then on
+	left := func() int {
+		if deadline.IsZero() {
+			return -1
+		}
+		return max(0, int(time.Until(deadline).Milliseconds()))
+	}
 	for fds[0].Fd >= 0 || fds[1].Fd >= 0 || fds[2].Fd >= 0 { // poll skips what is negative
-		n, err := unix.Poll(fds[:], timeout)
+		n, err := unix.Poll(fds[:], left())
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue
 		case err != nil || n == 0:
 			return
 		case fds[2].Revents != 0:
-			fds[2].Fd, timeout = -1, int(commandGrace.Milliseconds())
+			fds[2].Fd, deadline = -1, time.Now().Add(commandGrace)
+			own = [2]int{unread(p.out), unread(p.errs)}
 		}
+		late := left() == 0
 		for i, c := range []*capture{stdout, stderr} {
-			if fds[i].Fd >= 0 && fds[i].Revents != 0 && !c.readFrom(*readers[i]) {
+			if fds[i].Fd < 0 || fds[i].Revents == 0 {
+				continue
+			}
+			n, more := c.readFrom(*readers[i])
+			own[i] -= n
+			if !more || late && own[i] <= 0 {
 				unix.Close(*readers[i]) // a program that goes on writing gets SIGPIPE
 				*readers[i], fds[i].Fd = -1, -1
 			}
@@ -153,15 +167,24 @@ func (p *pipes) pump(stdout, stderr *capture) {
 	}
 }
 
-// readFrom reads what is there. False: there will be no more, or nobody wants it.
-func (c *capture) readFrom(fd int) bool {
+// unread is how many bytes are in a pipe.
+func unread(fd int) int {
+	n, err := unix.IoctlGetUint32(fd, unix.TIOCINQ)
+	if err != nil {
+		return 0 // it is closed
+	}
+	return int(n)
+}
+
+// readFrom reads what is there. No more: there will be none, or nobody wants it.
+func (c *capture) readFrom(fd int) (n int, more bool) {
 	room, err := c.room()
 	if err != nil {
-		return false
+		return 0, false
 	}
-	n, err := unix.Read(fd, room)
+	n, err = unix.Read(fd, room)
 	if errors.Is(err, unix.EINTR) {
-		return true
+		return 0, true
 	}
-	return err == nil && n > 0 && c.filled(n) == nil
+	return n, err == nil && n > 0 && c.filled(n) == nil
 }

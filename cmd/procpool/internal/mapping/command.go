@@ -148,7 +148,7 @@ func (c *command) run(ctx context.Context) (commandResult, error) {
 		result.Signal = unix.SignalName(status.Signal())
 	}
 	result.Late = errors.Is(context.Cause(own), late)
-	if result.ExitCode != 0 || result.Late {
+	if result.ExitCode != 0 || own.Err() != nil { // a command may end well when it is told to end, and has not done its work
 		return result, &commandError{result}
 	}
 	return result, nil
@@ -226,9 +226,18 @@ func lookPath(name string) (string, error) {
 	if p, ok := paths.Load(name); ok {
 		return p.(string), nil
 	}
-	p, err := exec.LookPath(name)
+	p, err := findProgram(name)
 	if err == nil {
 		paths.Store(name, p)
+	}
+	return p, err
+}
+
+// findProgram is the program that a name stands for. A relative directory in $PATH is as good as another one: whoever put it there wanted that.
+func findProgram(name string) (string, error) {
+	p, err := exec.LookPath(name)
+	if errors.Is(err, exec.ErrDot) {
+		return p, nil
 	}
 	return p, err
 }

@@ -60,12 +60,12 @@ func (f poolFunction) DecodeResult(b []byte) ([]byte, error) {
 
 // findFunction asks the pool how a function's items are encoded. A pool without a worker does not know yet; its first worker says so, or why
 // it cannot start. A function that does not exist is left to the call, whose refusal says what does.
-func findFunction(ctx context.Context, pool *client.Pool, name string) (poolFunction, error) {
+func findFunction(ctx context.Context, look func(context.Context) (*pb.Pool, error), name string) (poolFunction, error) {
 	fn := poolFunction{name: name}
 	ticker := time.NewTicker(20 * time.Millisecond)
 	defer ticker.Stop()
 	for {
-		info, err := pool.Info(ctx)
+		info, err := look(ctx)
 		if err != nil {
 			return fn, err
 		}
@@ -74,7 +74,8 @@ func findFunction(ctx context.Context, pool *client.Pool, name string) (poolFunc
 				fn.encoding = f.GetEncoding()
 			}
 		}
-		if len(info.GetFunctions()) > 0 || info.GetState() != pb.PoolState_POOL_STATE_OPEN {
+		up := info.GetIdle()+info.GetBusy() > 0 // a worker has introduced itself, if only to say that it has no function
+		if up || len(info.GetFunctions()) > 0 || info.GetState() != pb.PoolState_POOL_STATE_OPEN {
 			return fn, nil
 		}
 		select {
@@ -96,7 +97,7 @@ func (m *mapping) callFunction(ctx context.Context, dial Dial) error {
 	if err != nil {
 		return err
 	}
-	fn, err := findFunction(ctx, pool, m.options.function)
+	fn, err := findFunction(ctx, pool.Info, m.options.function)
 	if err != nil {
 		return err
 	}
@@ -237,7 +238,7 @@ Exit status: 0; 1: the task failed; 255: procpool itself failed; 130: interrupte
 			if err != nil {
 				return err
 			}
-			fn, err := findFunction(ctx, pool, args[0])
+			fn, err := findFunction(ctx, pool.Info, args[0])
 			if err != nil {
 				return err
 			}

@@ -2,7 +2,6 @@ package mapping
 
 import (
 	"fmt"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -21,7 +20,7 @@ const shellAdvice = `for a shell: sh -c '... "$1" ...' _ {}`
 // checkProgram refuses what cannot be run, before a single worker starts.
 func checkProgram(command []string) error {
 	name := command[0]
-	_, err := exec.LookPath(name)
+	_, err := findProgram(name)
 	if err == nil {
 		return nil
 	}

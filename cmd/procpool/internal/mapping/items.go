@@ -18,12 +18,20 @@ const separator = ":::"
 
 // splitArgs splits the arguments of map into the command and the items after the separator. given says that there was one.
 func splitArgs(args []string) (command, items []string, given bool, err error) {
-	at := slices.Index(args, separator)
+	at := -1
+	for i, word := range args {
+		switch word {
+		case separator:
+			if at >= 0 {
+				return nil, nil, false, fmt.Errorf("more than one %s; procpool map takes one list of items", separator)
+			}
+			at = i
+		case separator + "+", "::::", "::::+": // GNU parallel has them
+			return nil, nil, false, fmt.Errorf("%s: procpool map takes one list of items, after %s or from a file with -a FILE", word, separator)
+		}
+	}
 	if at < 0 {
 		return args, nil, false, nil
-	}
-	if slices.Contains(args[at+1:], separator) {
-		return nil, nil, false, fmt.Errorf("more than one %s; procpool map takes one list of items", separator)
 	}
 	return args[:at], args[at+1:], true, nil
 }
@@ -57,28 +65,27 @@ func listItems(list []string) *items {
 }
 
 // openItems reads items from a file; "-" is stdin.
-func openItems(ctx context.Context, name string, delim byte) (*items, error) {
+func openItems(ctx context.Context, name string, delim byte, skipEmpty bool) (*items, error) {
 	if name == "-" {
-		return readItems(ctx, os.Stdin, "stdin", delim), nil
+		return readItems(ctx, os.Stdin, "stdin", delim, skipEmpty), nil
 	}
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, fmt.Errorf("read items: %w", err)
 	}
-	it := readItems(ctx, f, name, delim)
+	it := readItems(ctx, f, name, delim, skipEmpty)
 	it.close = func() { f.Close() }
 	return it, nil
 }
 
-// readItems reads items that end with delim. Lines that are empty are skipped; with another delimiter every item counts. The sequence can be used
-// once. It ends with ctx even while a read blocks, and so cannot hold up an interrupt: the reading goroutine then ends with
-// the program.
-func readItems(ctx context.Context, r io.Reader, name string, delim byte) *items {
+// readItems reads items that end with delim. With skipEmpty those that are empty do not count. The sequence can be used once. It ends with ctx
+// even while a read blocks, and so cannot hold up an interrupt: the reading goroutine then ends with the program.
+func readItems(ctx context.Context, r io.Reader, name string, delim byte, skipEmpty bool) *items {
 	var failed error // written before the sequence ends, read after
 	read := make(chan string)
 	end := make(chan error, 1)
 	start := func() {
-		end <- scan(r, delim, func(item string) bool {
+		end <- scan(r, delim, skipEmpty, func(item string) bool {
 			select {
 			case read <- item:
 				return true
@@ -111,7 +118,7 @@ func readItems(ctx context.Context, r io.Reader, name string, delim byte) *items
 var errLongItem = errors.New("item is too large")
 
 // scan calls yield for every item in r, until yield has enough.
-func scan(r io.Reader, delim byte, yield func(string) bool) error {
+func scan(r io.Reader, delim byte, skipEmpty bool, yield func(string) bool) error {
 	in := bufio.NewReaderSize(r, 64<<10)
 	var item []byte
 	for {
@@ -128,7 +135,7 @@ func scan(r io.Reader, delim byte, yield func(string) bool) error {
 		case !atEnd:
 			item = item[:len(item)-1]
 		}
-		if skip := len(item) == 0 && (atEnd || delim == '\n'); !skip && !yield(string(item)) {
+		if skip := len(item) == 0 && (atEnd || skipEmpty); !skip && !yield(string(item)) {
 			return nil
 		}
 		if atEnd {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"io"
+	"io/fs"
 	"iter"
 	"os"
 	"strconv"
@@ -65,13 +66,32 @@ func openJoblog(name string, goOn bool) (*joblog, *resumed, error) {
 	return l, old, nil
 }
 
+// readJoblog is what a run that goes on with a joblog would find. One that is not there yet has nothing.
+func readJoblog(name string) (*resumed, error) {
+	old := newResumed(name)
+	f, err := os.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return old, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("joblog: %w", err)
+	}
+	defer f.Close()
+	_, err = old.read(f, true)
+	return old, err
+}
+
+func newResumed(name string) *resumed {
+	return &resumed{name: name, seed: maphash.MakeSeed(), jobs: map[int]logged{}}
+}
+
 func (l *joblog) begin(name string, goOn bool) (*resumed, error) {
 	// Unlike flock's, this lock goes with the process, even while a child that was being born when it was killed still has the file open.
 	lock := unix.Flock_t{Type: unix.F_WRLCK}
 	if err := unix.FcntlFlock(l.file.Fd(), unix.F_SETLK, &lock); errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
 		return nil, fmt.Errorf("joblog %s is in use by another run", name)
 	}
-	old := &resumed{name: name, seed: maphash.MakeSeed(), jobs: map[int]logged{}}
+	old := newResumed(name)
 	size, err := old.read(l.file, goOn)
 	switch {
 	case err != nil:

@@ -176,10 +176,14 @@ func (o *mapOptions) check(command []string, changed func(string) bool) (err err
 			len(o.files), strings.Join(o.files, " "))
 	case o.nul && o.delimiter != "":
 		return errors.New("-0 and --delimiter exclude each other")
+	case changed("delimiter") && o.delimiter == "":
+		return errors.New("--delimiter is empty; for items that end with NUL say -0")
 	case len(unescape(o.delimiter)) > 1:
 		return fmt.Errorf("--delimiter %q is more than one byte", o.delimiter)
 	case !o.pipe && given("block", "recend", "recstart") != "":
 		return fmt.Errorf("%s is for --pipe: without it, items are lines", given("block", "recend", "recstart"))
+	case o.pipe && o.nul && o.recEndGiven:
+		return errors.New("-0 and --recend exclude each other: records end with NUL, or with what --recend says")
 	case o.pipe && o.delimiter != "":
 		return errors.New("--pipe cuts between records: say what ends one with --recend, not with --delimiter")
 	case o.pipe && (o.blockSize < 1 || o.blockSize > 1<<30):
@@ -264,14 +268,14 @@ func (o *mapOptions) open(ctx context.Context, list []string, given bool, s *scr
 	if o.pipe {
 		return openBlocks(ctx, name, o.cutter())
 	}
-	delim := byte('\n')
+	delim, isLines := byte('\n'), true
 	switch {
 	case o.nul:
-		delim = 0
+		delim, isLines = 0, false
 	case o.delimiter != "":
-		delim = unescape(o.delimiter)[0]
+		delim, isLines = unescape(o.delimiter)[0], false
 	}
-	in, err := openItems(ctx, name, delim)
+	in, err := openItems(ctx, name, delim, isLines)
 	if err != nil {
 		return nil, err
 	}
@@ -321,7 +325,7 @@ func runMap(ctx context.Context, dial Dial, o *mapOptions, changed func(string) 
 	case in.total == 0:
 		return in.err()
 	case o.dryRun:
-		return dryRun(command, in, o.perCommand > 0)
+		return dryRun(command, in, o)
 	}
 	m := &mapping{screen: s, options: o, in: in, cancel: cancel}
 	if len(command) == 0 {
@@ -339,10 +343,18 @@ func runMap(ctx context.Context, dial Dial, o *mapOptions, changed func(string) 
 	return m.runCommands(ctx, command)
 }
 
-// dryRun writes the commands as a shell would take them.
-func dryRun(command []string, in *items, positions bool) error {
-	t := parseTemplate(command, positions)
-	for j := range in.jobs {
+// dryRun writes the commands that would run, as a shell would take them.
+func dryRun(command []string, in *items, o *mapOptions) error {
+	t := parseTemplate(command, o.perCommand > 0)
+	jobs, mismatch := in.jobs, error(nil)
+	if o.resume || o.resumeFailed {
+		old, err := readJoblog(o.joblog)
+		if err != nil {
+			return err
+		}
+		jobs = old.filter(jobs, o.resumeFailed, func(j *job) string { return oneLineCommand(t.words(j)) }, func() {}, func(err error) { mismatch = err })
+	}
+	for j := range jobs {
 		words := t.words(j)
 		j.release()
 		for i := range words {
@@ -352,5 +364,5 @@ func dryRun(command []string, in *items, positions bool) error {
 			return err
 		}
 	}
-	return in.err()
+	return cmp.Or(mismatch, in.err())
 }

@@ -17,14 +17,17 @@ type Screen struct {
 	Width          int  // columns of the terminal that stderr is; 0 if it is none
 	WantsBar       bool // the terminal shows nothing else but what is said
 
-	mu  sync.Mutex
-	bar string // what the terminal's last line shows now
+	apart bool // stdout is no terminal, so that the bar is not in its way
+
+	mu     sync.Mutex
+	bar    string // what the terminal's last line shows now
+	inLine bool   // output has left the cursor behind something else on that line
 }
 
 // New is the screen of this process.
 func New() *Screen {
-	s := &Screen{Stdout: os.Stdout, Stderr: os.Stderr, Width: TerminalWidth(os.Stderr)}
-	s.WantsBar = s.Width > 0 && TerminalWidth(os.Stdout) == 0
+	s := &Screen{Stdout: os.Stdout, Stderr: os.Stderr, Width: TerminalWidth(os.Stderr), apart: TerminalWidth(os.Stdout) == 0}
+	s.WantsBar = s.Width > 0 && s.apart
 	return s
 }
 
@@ -54,13 +57,16 @@ type writer struct {
 func (w writer) Write(p []byte) (int, error) {
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()
-	if w.s.bar == "" || w.w == w.s.Stdout { // with a bar, stdout is no terminal
+	if w.w == w.s.Stdout && w.s.apart {
 		return w.w.Write(p)
 	}
 	bar := w.s.bar
 	w.s.draw("")
 	n, err := w.w.Write(p)
-	w.s.draw(bar)
+	w.s.inLine = n > 0 && p[n-1] != '\n'
+	if !w.s.inLine { // else it comes with the next Show
+		w.s.draw(bar)
+	}
 	return n, err
 }
 
@@ -77,10 +83,15 @@ func (s *Screen) Show(line string) {
 }
 
 func (s *Screen) draw(line string) {
-	if line != s.bar {
-		fmt.Fprint(s.Stderr, "\r\x1b[K"+line)
-		s.bar = line
+	if line == s.bar {
+		return
 	}
+	if s.inLine { // which is not to be wiped out
+		fmt.Fprint(s.Stderr, "\n")
+		s.inLine = false
+	}
+	fmt.Fprint(s.Stderr, "\r\x1b[K"+line)
+	s.bar = line
 }
 
 // Shorten keeps s to n runes, on one line.
