@@ -58,12 +58,17 @@ const systemAddr = "/run/procpool/api.sock"
 // /run/procpool/api.sock.
 func Addresses() []string {
 	if addr := os.Getenv("PROCPOOL_ADDR"); addr != "" {
-		return []string{addr}
+		return []string{SocketPath(addr)}
 	}
 	if user := userAddr(); user != systemAddr {
 		return []string{user, systemAddr}
 	}
 	return []string{systemAddr}
+}
+
+// SocketPath is the path of an address: gRPC writes "unix:" or "unix://" before it, which may be left out.
+func SocketPath(addr string) string {
+	return strings.TrimPrefix(strings.TrimPrefix(addr, "unix://"), "unix:")
 }
 
 // userAddr is where the user's own daemon listens; for a user without a home, where the system's does.
@@ -92,7 +97,7 @@ func Dial(ctx context.Context, addr string, opts ...Option) (*Client, error) {
 	}
 	var tried []string
 	for _, a := range addrs {
-		path := strings.TrimPrefix(strings.TrimPrefix(a, "unix://"), "unix:")
+		path := SocketPath(a)
 		dial := func(ctx context.Context) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", path)
 		}

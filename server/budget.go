@@ -18,15 +18,15 @@ import (
 // has been written to their client, and bytes of items that wait or run, and of results that have not been written.
 type Limits struct {
 	Calls   int // Map, ApplyAsync and Apply
-	Streams int // calls, OpenPool, Logs
+	Streams int // every stream: calls, OpenPool, Logs, Watch, and those of health and reflection
 	Items   int
 	Bytes   int
 }
 
-// The defaults: of one user, and how many times as much of all together.
-var userLimits = Limits{Calls: 4096, Streams: 8192, Items: 1 << 20, Bytes: 256 << 20}
+// DefaultLimits are those of one user.
+var DefaultLimits = Limits{Calls: 4096, Streams: 8192, Items: 1 << 20, Bytes: 256 << 20}
 
-const totalFactor = 4
+const totalFactor = 4 // how many times as much all together have
 
 func (l Limits) or(d Limits) Limits {
 	for _, f := range []struct{ v, d *int }{{&l.Calls, &d.Calls}, {&l.Streams, &d.Streams}, {&l.Items, &d.Items}, {&l.Bytes, &d.Bytes}} {

@@ -278,8 +278,8 @@ func callSpec(ctx context.Context, m *pb.MapRequest, single bool) (sched.CallSpe
 	if m.ChunkSize < 0 {
 		return spec, badRequest("chunk_size is %d; give at least 1, or 0 to have it found out", m.ChunkSize)
 	}
-	if m.MaxAttempts > 1000 {
-		return spec, badRequest("max_attempts is %d; at most 1000 are allowed", m.MaxAttempts)
+	if m.MaxAttempts > MaxAttempts {
+		return spec, badRequest("max_attempts is %d; at most %d are allowed", m.MaxAttempts, MaxAttempts)
 	}
 	if len(m.Label) > 200 {
 		return spec, badRequest("label has %d bytes; at most 200 are allowed", len(m.Label))

@@ -52,8 +52,8 @@ type Config struct {
 	WindowItems int
 	WindowBytes int
 
-	// PerUser and Total bound what one user, and all users together, have in the daemon. PerUser defaults to 4,096 calls, 8,192 streams, 1,048,576 items and
-	// 256 MiB; Total to four times that. An embedded daemon has one user and no such limits.
+	// PerUser and Total bound what one user, and all users together, have in the daemon. PerUser defaults to DefaultLimits, and
+	// Total to four times that. An embedded daemon has one user and no such limits.
 	PerUser Limits
 	Total   Limits
 
@@ -86,7 +86,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Embedded {
 		c.PerUser, c.Total = c.PerUser.or(noLimits), c.Total.or(noLimits)
 	}
-	c.PerUser = c.PerUser.or(userLimits)
+	c.PerUser = c.PerUser.or(DefaultLimits)
 	c.Total = c.Total.or(c.PerUser.times(totalFactor))
 	if c.Cgroup == "" {
 		c.Cgroup = workerproc.CgroupAuto

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,9 +29,14 @@ type PoolConfig struct {
 	MaxAttempts int
 	// Calls and CallsPerUser are how many calls there may be at a time. Zero: no limit but the daemon's.
 	Calls, CallsPerUser int
+	// File is the file whose replacement means another program. Empty: the program's own. For a program that runs another one, that one's.
+	File string
 	// Dedicated keeps the pool to one user: the first who makes a call, as long as the pool lives.
 	Dedicated bool
 }
+
+// MaxAttempts is how often a task may be tried at most.
+const MaxAttempts = 1000
 
 // CheckPool says what is wrong with a pool of the configuration, as far as that can be known without starting it.
 func CheckPool(c PoolConfig) error {
@@ -80,7 +86,7 @@ func (s *Server) configure(c PoolConfig) error {
 		return s.reconfigure(have, c)
 	}
 	spec := proto.CloneOf(c.Spec)
-	file := fileID(spec.Program.GetPath())
+	file := c.fileID()
 	p, err := s.newPool(spec, ownUID(), false, &c)
 	var refused *refusal
 	if errors.As(err, &refused) && refused.detail.Reason == pb.Reason_REASON_POOL_EXISTS {
@@ -118,7 +124,7 @@ func (s *Server) reconfigure(have *configured, c PoolConfig) error {
 			have.setSpec(func(spec *pb.PoolSpec) { spec.Workers = c.Spec.Workers })
 		}
 	}
-	if file := fileID(c.Spec.Program.Path); file != have.file || !proto.Equal(have.Spec.Program, c.Spec.Program) {
+	if file := c.fileID(); file != have.file || !proto.Equal(have.Spec.Program, c.Spec.Program) {
 		if err := s.replaceProgram(have, c.Spec.Program, file); err != nil {
 			errs = append(errs, err)
 		}
@@ -182,9 +188,9 @@ func sameField(a, b protoreflect.Message, f protoreflect.FieldDescriptor) bool {
 	return a.Has(f) == b.Has(f) && a.Get(f).Equal(b.Get(f))
 }
 
-// fileID tells one file at a path from another that is put there later. Empty: there is none.
-func fileID(path string) string {
-	info, err := os.Stat(path)
+// fileID tells the file of the program from another that is put there later. Empty: there is none.
+func (c *PoolConfig) fileID() string {
+	info, err := os.Stat(cmp.Or(c.File, c.Spec.Program.GetPath()))
 	if err != nil {
 		return ""
 	}

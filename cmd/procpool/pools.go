@@ -265,7 +265,7 @@ func findAddr(ctx context.Context, given string) string {
 	}
 	first := ""
 	for _, a := range addrs {
-		path := strings.TrimPrefix(strings.TrimPrefix(a, "unix://"), "unix:")
+		path := client.SocketPath(a)
 		if first == "" {
 			first = path
 		}

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/procpool/procpool/client"
@@ -39,6 +40,27 @@ func TestDescriptorsOfTheDaemonStayThere(t *testing.T) {
 	}
 	if there := opened(t, guardianOf(t, d.cmd.Process.Pid, 1), left); there > 0 {
 		t.Errorf("the guardian has the file open %d times", there)
+	}
+}
+
+// TestTheDaemonOutlivesTheReaderOfItsLog: what a log is written to may be gone.
+func TestTheDaemonOutlivesTheReaderOfItsLog(t *testing.T) {
+	d := newDaemon(t)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.cmd.Stderr = w
+	d.start()
+	w.Close()
+	r.Close()
+	pool := d.create("p", 1)
+	if _, err := client.Apply(t.Context(), pool, nap, 1); err != nil {
+		t.Error(err)
+	}
+	d.cmd.Process.Signal(syscall.SIGTERM)
+	if <-d.done; d.err != nil {
+		t.Errorf("it ended with %v", d.err)
 	}
 }
 

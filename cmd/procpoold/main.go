@@ -138,6 +138,8 @@ func serve(ctx context.Context, cfg *config.Config, load func() (*config.Config,
 	again := make(chan os.Signal, 1) // one slot: two reloads that nobody has begun are one
 	signal.Notify(again, syscall.SIGHUP)
 	defer signal.Stop(again)
+	// A log that nobody reads any more is a write that fails, not the end of the daemon. To ignore the signal would hand that down to the workers.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	log := newLogger(hclog.LevelFromString(cfg.LogLevel), cfg.LogFormat == "json")
 	if err := keepDescriptors(); err != nil {
 		log.Warn("workers get what this process was started with", "reason", err)
@@ -221,7 +223,7 @@ func serve(ctx context.Context, cfg *config.Config, load func() (*config.Config,
 	<-reported
 	switch {
 	case wrong != nil:
-		return exitFailure, errors.New(config.Explain(wrong))
+		return exitUsage, errors.New(config.Explain(wrong))
 	case err != nil && !errors.Is(err, context.Canceled):
 		return exitFailure, err
 	}

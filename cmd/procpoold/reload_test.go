@@ -157,6 +157,27 @@ func TestReloadMakesAPoolAgainThatHasEnded(t *testing.T) {
 	d.pools(c, "a 1 1 open")
 }
 
+func TestReloadNoticesThatALineProgramHasBeenReplaced(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "answer")
+	install := func(answer string) {
+		t.Helper()
+		script := "#!/bin/sh\nwhile read -r line; do echo \"" + answer + " $line\"; done\n"
+		if err := errors.Join(os.WriteFile(program+".new", []byte(script), 0o755), os.Rename(program+".new", program)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	install("old")
+	d := startConfigured(t, map[string]string{"procpoold.toml": "log_level = \"debug\"\n", "conf.d/a.toml": fmt.Sprintf("command = [%q]\nlines = true\nworkers = 1\n", program)})
+	c := d.dial()
+	d.pools(c, "a 1 1 open")
+	install("new")
+	d.reload()
+	d.pools(c, "a 1 2 open")
+	if out, stderr, code := d.run("procpool", "apply", "--pool", "a", "line", "x"); out != "\"new x\"\n" || code != 0 {
+		t.Errorf("got %q, %d, %s", out, code, stderr)
+	}
+}
+
 func TestADefaultOfAPoolIsForCallsThatDoNotSay(t *testing.T) {
 	d := startConfigured(t, map[string]string{
 		"procpoold.toml": "log_level = \"debug\"\n",
@@ -195,5 +216,22 @@ func TestAWrongConfigurationDoesNotStart(t *testing.T) {
 		if err == nil || cmd.ProcessState.ExitCode() != 2 || string(out) != want {
 			t.Errorf("%q: status %d\n%s\nwant 2\n%s", args, cmd.ProcessState.ExitCode(), out, want)
 		}
+	}
+}
+
+// TestAPoolThatCannotBeMadeHereDoesNotStart: that it needs cgroups, and that there are none, only the start finds out.
+func TestAPoolThatCannotBeMadeHereDoesNotStart(t *testing.T) {
+	d := newDaemon(t)
+	dir := t.TempDir()
+	for name, text := range map[string]string{"procpoold.toml": "cgroup = \"off\"\n", "conf.d/a.toml": ofE2E("", "workers = 1\n[worker]\nmax_processes = 9\n")} {
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, err := exec.Command(d.cmd.Path, "--config", filepath.Join(dir, "procpoold.toml"), "--addr", d.addr).CombinedOutput()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 2 || !strings.Contains(string(out), "procpoold: pool a: max_processes cannot be kept here") {
+		t.Errorf("%v\n%s", err, out)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 
@@ -21,17 +22,32 @@ import (
 // Listen binds the address of the metrics: "unix:PATH", a socket of mode 0600; or a loopback address with a port, "127.0.0.1:9464". Any other is refused:
 // the metrics name pools, functions and what they do, and who asks is not known.
 func Listen(addr string) (net.Listener, error) {
-	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
-		return server.Listen(path, 0o600)
+	network, address, err := ParseAddr(addr)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("the address of the metrics %w", err)
+	case network == "unix":
+		return server.Listen(address, 0o600)
+	}
+	return net.Listen(network, address)
+}
+
+// ParseAddr reads an address as Listen takes it. Its error goes on where a sentence has named it: "is "x"; write …".
+func ParseAddr(addr string) (network, address string, err error) {
+	if path, ok := strings.CutPrefix(addr, "unix:"); ok && path != "" {
+		return "unix", path, nil
 	}
 	host, port, err := net.SplitHostPort(addr)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("the address of the metrics is %q; write unix:PATH or 127.0.0.1:PORT", addr)
+		return "", "", fmt.Errorf("is %q; write unix:PATH or 127.0.0.1:PORT", addr)
 	}
 	if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
-		return nil, fmt.Errorf("the metrics would be there for everybody on the network at %q; write unix:PATH or 127.0.0.1:PORT, and let a proxy do the rest", addr)
+		return "", "", fmt.Errorf("is %q, where they would be there for everybody on the network; write unix:PATH or 127.0.0.1:PORT, and let a proxy do the rest", addr)
 	}
-	return net.Listen("tcp", net.JoinHostPort(host, port))
+	return "tcp", addr, nil
 }
 
 // Serve answers GET /metrics until ctx is done: the daemon's numbers, and those of its own process and Go runtime. It closes the listener.

@@ -200,6 +200,10 @@ func (c *Config) complete(file string) (problems Problems) {
 	c.LogLevel = cmp.Or(c.LogLevel, "info")
 	c.LogFormat = cmp.Or(c.LogFormat, "text")
 	c.Cgroup = cmp.Or(c.Cgroup, "auto")
+	c.limitCalls = cmp.Or(c.limitCalls, server.DefaultLimits.Calls)
+	c.limitStreams = cmp.Or(c.limitStreams, server.DefaultLimits.Streams)
+	c.limitItems = cmp.Or(c.limitItems, server.DefaultLimits.Items)
+	c.limitBytes = cmp.Or(c.limitBytes, int64(server.DefaultLimits.Bytes))
 	c.ConfDir = cmp.Or(c.ConfDir, filepath.Join(filepath.Dir(file), "conf.d"))
 	if c.System {
 		c.Addr = cmp.Or(c.Addr, systemAddr)
@@ -271,7 +275,20 @@ func (c *Config) readPool(path string) (*Pool, Problems) {
 			return nil, Problems{d.problem(err.Error(), "whoever can change the program could run anything as the daemon's user", "command")}
 		}
 	}
-	if err := server.CheckPool(p.Config()); err != nil {
+	isLines := p.lines || p.jsonLines
+	switch {
+	case p.lines && p.jsonLines:
+		return nil, Problems{d.problem("lines and json_lines exclude each other", "", "json_lines")}
+	case p.null && !isLines:
+		return nil, Problems{d.problem("null is for lines and json_lines", "", "null")}
+	}
+	pool := p.Config()
+	err = server.CheckPool(pool)
+	if err == nil && isLines { // what the adapter will run
+		pool.Spec.Program.Path, pool.Spec.Program.Args = p.command[0], p.command[1:]
+		err = server.CheckPool(pool)
+	}
+	if err != nil {
 		return nil, Problems{p.explain(err, d)}
 	}
 	return p, nil

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -60,6 +61,22 @@ func TestFlagsWinOverEnvironmentOverFile(t *testing.T) {
 	} {
 		if !regexp.MustCompile(want).MatchString(out.String()) {
 			t.Errorf("%s\nhas no line %s", out.String(), want)
+		}
+	}
+}
+
+func TestAnAddressMayBeAsGRPCHasIt(t *testing.T) {
+	for _, addr := range []string{"unix:/run/x/api.sock", "unix:///run/x/api.sock", "/run/x/api.sock"} {
+		c, err := Load(Source{Flags: map[string]string{"addr": addr, "conf_dir": t.TempDir()}})
+		if err != nil || c.Addr != "/run/x/api.sock" {
+			t.Errorf("--addr %s: %+v, %v", addr, c, err)
+		}
+		if c, _, err = load(t, map[string]string{"procpoold.toml": "addr = \"" + addr + "\"\n"}); err != nil || c.Addr != "/run/x/api.sock" {
+			t.Errorf("addr = %s: %+v, %v", addr, c, err)
+		}
+		t.Setenv("PROCPOOL_ADDR", addr)
+		if c, _, err = load(t, map[string]string{"procpoold.toml": ""}); err != nil || c.Addr != "/run/x/api.sock" {
+			t.Errorf("$PROCPOOL_ADDR = %s: %+v, %v", addr, c, err)
 		}
 	}
 }
@@ -160,8 +177,15 @@ func TestLimitsAndCgroupOfTheDaemon(t *testing.T) {
 	if got := fmt.Sprintf("%+v %s", c.Limits(), c.Cgroup); got != "{Calls:5 Streams:6 Items:7 Bytes:8388608} off" {
 		t.Errorf("got %s", got)
 	}
-	if c, _, err = load(t, map[string]string{"procpoold.toml": ""}); err != nil || c.Cgroup != "auto" || c.Limits() != (server.Limits{}) {
+	if c, _, err = load(t, map[string]string{"procpoold.toml": ""}); err != nil || c.Cgroup != "auto" || c.Limits() != server.DefaultLimits {
 		t.Errorf("without a word: got %+v, %v", c, err)
+	}
+	var out strings.Builder
+	if err := errors.Join(c.Print(&out), os.Mkdir(c.ConfDir, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := load(t, map[string]string{"procpoold.toml": out.String()}); err != nil || !strings.Contains(out.String(), "\nlimit_bytes = \"256MiB\"") {
+		t.Errorf("it prints\n%s\nwhich as a file is %v", out.String(), err)
 	}
 }
 
@@ -179,6 +203,8 @@ func TestProblemsHavePlaceAndAdvice(t *testing.T) {
 		{"[pools]\nx = 1", truth, "procpoold.toml:1:2: there is no table [pools]; there is mode, addr"},
 		{"mode = \"system", truth, "procpoold.toml:1:"},
 		{"log_level = \"info\"\nlog_level = \"info\"", truth, "procpoold.toml:2:"},
+		{"metrics = \"0.0.0.0:9464\"", truth, `procpoold.toml:1:1: metrics is "0.0.0.0:9464", where they would be there for everybody`},
+		{"metrics = \"9464\"", truth, `metrics is "9464"; write unix:PATH or 127.0.0.1:PORT`},
 		{"conf_dir = \"/nonexistent/conf.d\"", truth, "/nonexistent/conf.d: conf_dir: open /nonexistent/conf.d: no such file"},
 		{"", "", "p.toml: there is no command; say which program the workers are"},
 		{"", `command = "/bin/sh -c x"`, "p.toml:1:1: command is \"/bin/sh -c x\"; it must be a list of strings"},
@@ -196,6 +222,10 @@ func TestProblemsHavePlaceAndAdvice(t *testing.T) {
 		{"", truth + "[worker]\nmax_age = \"10ms\"", "p.toml:3:1: [worker] max_age is 10ms; it must be at least 1s"},
 		{"", truth + "[worker]\nmin_workers = 9\nmax_idle = \"1m\"", "p.toml:3:1: [worker] min_workers is 9, but the pool has only"},
 		{"", truth + "[worker]\ndrain_memory = \"3MB\"", `drain_memory is "3MB", which is no size; write "512MiB" or "2GiB"`},
+		{"", truth + "null = true", "p.toml:2:1: null is for lines and json_lines"},
+		{"", truth + "lines = true\njson_lines = true", "p.toml:3:1: lines and json_lines exclude each other"},
+		{"", "lines = true\n" + `command = ["/nonexistent/worker"]`, "p.toml:2:1: the program /nonexistent/worker does not exist"},
+		{"", truth + "[task]\nmax_attempts = 1001", "p.toml:3:1: max_attempts is 1001; it must be 1 to 1000"},
 		{"", truth + "dedicated = \"yes\"", `dedicated is "yes"; it must be true or false, without quotes`},
 		{"", truth + "[env]\nA = 1", "env has 1 for A; it must be a string, in quotes"},
 		{"", truth + "[task]\n[worker\n", "p.toml:3:"},

@@ -12,6 +12,10 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/procpool/procpool/client"
+	"github.com/procpool/procpool/server"
+	"github.com/procpool/procpool/server/metrics"
 )
 
 // key is a setting of C, which is the daemon or a pool.
@@ -60,14 +64,14 @@ func (k key[C]) named(field string) key[C] {
 var daemonKeys = []key[Config]{
 	newKey("mode", oneOf(modeUser, modeSystem), func(c *Config) *string { return &c.mode }, modeUser,
 		"user: serve the user who started it; system: serve the members of a group"),
-	newKey("addr", path("PATH", systemAddr), func(c *Config) *string { return &c.Addr }, "see procpool addr; in system mode "+systemAddr, "path of the client socket"),
+	newKey("addr", socket, func(c *Config) *string { return &c.Addr }, "see procpool addr; in system mode "+systemAddr, "path of the client socket"),
 	newKey("socket_mode", fileMode, func(c *Config) *fs.FileMode { return &c.SocketMode }, "0600; in system mode 0660", "mode of the client socket"),
 	newKey("socket_group", group, func(c *Config) *Group { return &c.SocketGroup }, "the daemon's own", "system mode: whose members may connect"),
 	newKey("admin_group", group, func(c *Config) *Group { return &c.AdminGroup }, "none: root alone", "system mode: whose members may steer pools and see all calls"),
 	newKey("drain_timeout", duration, func(c *Config) *time.Duration { return &c.DrainTimeout }, "60s", "how long accepted calls may go on after SIGTERM"),
 	newKey("log_level", oneOf("trace", "debug", "info", "warn", "error"), func(c *Config) *string { return &c.LogLevel }, "info", "how much it logs"),
 	newKey("log_format", oneOf("text", "json"), func(c *Config) *string { return &c.LogFormat }, "text", "how it logs"),
-	newKey("metrics", ofString("unix:PATH|127.0.0.1:PORT", "127.0.0.1:9464", func(s string) (string, error) { return s, nil }, strconv.Quote), func(c *Config) *string { return &c.Metrics }, "nowhere",
+	newKey("metrics", metricsAddr, func(c *Config) *string { return &c.Metrics }, "nowhere",
 		"where Prometheus metrics are served"),
 	newKey("cgroup", place, func(c *Config) *string { return &c.Cgroup }, "auto",
 		"where workers have cgroups of their own: auto, below the daemon's if that has been delegated; off; or a directory"),
@@ -91,7 +95,7 @@ var poolKeys = []key[Pool]{
 	newKey("dedicated", boolean, func(p *Pool) *bool { return &p.dedicated }, "false", "keep the pool to the first user who makes a call"),
 
 	newKey("task.timeout", duration, func(p *Pool) *time.Duration { return &p.taskTimeout }, "none", "how long a task may run, if its call does not say"),
-	newKey("task.max_attempts", count(1), func(p *Pool) *int { return &p.maxAttempts }, "1", "how often a task is tried, if its call does not say"),
+	newKey("task.max_attempts", between(1, server.MaxAttempts), func(p *Pool) *int { return &p.maxAttempts }, "1", "how often a task is tried, if its call does not say"),
 	newKey("task.cancel_grace", duration, func(p *Pool) *time.Duration { return &p.cancelGrace }, "5s", "how long a cancelled task has to return before SIGTERM").named("cancel_grace"),
 	newKey("task.kill_delay", duration, func(p *Pool) *time.Duration { return &p.killDelay }, "2s", "how long after SIGTERM comes SIGKILL").named("kill_delay"),
 
@@ -141,6 +145,25 @@ func path(placeholder, example string) kind[string] {
 	}
 	return k
 }
+
+// socket is the path of the client socket. As for clients, "unix:" may stand before it.
+var socket = func() kind[string] {
+	k := path("PATH", systemAddr)
+	parse, read := k.parse, k.read
+	k.parse = func(s string) (string, error) { return parse(client.SocketPath(s)) }
+	k.read = func(v any) (string, error) {
+		if s, ok := v.(string); ok {
+			v = client.SocketPath(s)
+		}
+		return read(v)
+	}
+	return k
+}()
+
+var metricsAddr = ofString("unix:PATH|127.0.0.1:PORT", "127.0.0.1:9464", func(s string) (string, error) {
+	_, _, err := metrics.ParseAddr(s)
+	return s, err
+}, strconv.Quote)
 
 // place is where cgroups are.
 var place = func() kind[string] {
@@ -218,13 +241,12 @@ func ownGroup() Group {
 	return Group{name, uint32(gid)}
 }
 
-// maxCount is more than any limit that the daemon has.
-const maxCount = 1<<31 - 1
+func count(least int64) kind[int] { return between(least, 1<<31-1) } // more than any limit that the daemon has
 
-func count(least int64) kind[int] {
+func between(least, most int64) kind[int] {
 	within := func(n int64) (int, error) {
-		if n < least || n > maxCount {
-			return 0, fmt.Errorf("is %d; it must be %d to %d. Leave it out for the default", n, least, maxCount)
+		if n < least || n > most {
+			return 0, fmt.Errorf("is %d; it must be %d to %d. Leave it out for the default", n, least, most)
 		}
 		return int(n), nil
 	}
@@ -248,7 +270,7 @@ func count(least int64) kind[int] {
 	}
 }
 
-// units of sizes, longest first where one ends in another.
+// units of sizes, smallest first.
 var units = []struct {
 	name  string
 	bytes int64

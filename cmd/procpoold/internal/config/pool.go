@@ -71,7 +71,7 @@ func (p *Pool) Config() server.PoolConfig {
 		}
 	}
 	return server.PoolConfig{
-		Spec: spec, TaskTimeout: p.taskTimeout, MaxAttempts: p.maxAttempts, Calls: p.calls, CallsPerUser: p.callsPerUser, Dedicated: p.dedicated,
+		Spec: spec, File: p.command[0], TaskTimeout: p.taskTimeout, MaxAttempts: p.maxAttempts, Calls: p.calls, CallsPerUser: p.callsPerUser, Dedicated: p.dedicated,
 	}
 }
 
