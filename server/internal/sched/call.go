@@ -257,7 +257,7 @@ func (p *Pool) fail(c *call, parts []Part, attempts int, o Outcome, r Reason) *D
 	return d
 }
 
-// failQueue empties the queue of c: Cancelled, or for some reasons Rejected.
+// failQueue empties the queue of c: Cancelled, or for some reasons Rejected if no attempt has begun.
 func (p *Pool) failQueue(c *call, r Reason) {
 	var parts []Part
 	for c.queue.n > 0 {
@@ -267,7 +267,7 @@ func (p *Pool) failQueue(c *call, r Reason) {
 			parts = append(parts, c.queue.popFront().Part)
 		}
 		o, attempts := Cancelled, so.told()
-		if r == BootFailure || r == Stopping && attempts == 0 {
+		if attempts == 0 && (r == BootFailure || r == Stopping) {
 			o = Rejected
 		}
 		d := p.fail(c, parts, attempts, o, r)

@@ -621,7 +621,7 @@ func (w *world) lie() {
 	id := WorkerID(w.roll(20))
 	for _, a := range w.workers {
 		if a.id == id && a.phase == 2 {
-			return // would be Misbehaved, which TestMisbehaviour tells about
+			return // would be Misbehaved, which testdata/misbehave.txt tells about
 		}
 	}
 	w.pool.Results(w.now, id, Report{Chunk: ChunkID(w.roll(50)), First: w.roll(5), N: w.roll(5)})

@@ -201,6 +201,39 @@ func TestChunksKeepToTheirSizeInBytes(t *testing.T) {
 	}
 }
 
+// TestTasksOfReportsThatComeTogetherHaveRun: the first one does not say for how long, as a worker does that had to send before its claim was over.
+func TestTasksOfReportsThatComeTogetherHaveRun(t *testing.T) {
+	t.Parallel()
+	c := newCrew(t, Config{Workers: 1})
+	c.call(CallSpec{}, 100, 1)
+	for _, w := range c.pool.Workers() {
+		for c.work[w.ID][0].n < 5 {
+			k := c.work[w.ID][0]
+			c.now = c.now.Add(time.Microsecond)
+			c.pool.Results(c.now, w.ID, Report{Chunk: k.id, N: k.n, Ran: time.Microsecond})
+			c.work[w.ID] = c.work[w.ID][1:]
+			c.settle()
+		}
+		k := c.work[w.ID][0]
+		c.now = c.now.Add(time.Millisecond)
+		c.pool.Results(c.now, w.ID, Report{Chunk: k.id, N: 2})
+		c.pool.Results(c.now, w.ID, Report{Chunk: k.id, First: 2, N: 3, Ran: time.Microsecond})
+		n := 0
+		for _, e := range c.pool.Settle(c.now) {
+			if e.Kind != Deliver {
+				continue
+			}
+			if n += e.Delivery.N; e.Delivery.Ran <= 0 {
+				t.Errorf("%d tasks from %d on have not run", e.Delivery.N, e.Delivery.First)
+			}
+		}
+		if n != 5 {
+			t.Errorf("%d tasks are delivered, want 5", n)
+		}
+	}
+	checkPool(t, c.pool)
+}
+
 func TestAnItemThatIsTooLargeIsRejectedAlone(t *testing.T) {
 	t.Parallel()
 	p := New(Config{Workers: 1, MaxItem: 10})
@@ -220,7 +253,7 @@ func TestAnItemThatIsTooLargeIsRejectedAlone(t *testing.T) {
 	checkPool(t, p)
 }
 
-func TestBackoffIsSpreadByATwentieth(t *testing.T) {
+func TestBackoffIsSpreadByAFifth(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		rand float64

@@ -63,7 +63,7 @@ func (p *Pool) absorb(k *chunk, r *Report) {
 	w.done += uint64(n)
 	w.slot.failures, p.trouble = 0, 0
 
-	each := ran / moment(n)
+	each := max(1, ran/moment(n)) // they have run, also if an earlier report that came with this one has taken all the time there was
 	if late := w.offset; w.state >= signalled && w.condemned == k.ID && late >= k.done && late < r.First+r.N {
 		p.pass(k, r, late, each)
 		p.overrule(k, each)

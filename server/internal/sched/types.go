@@ -164,8 +164,8 @@ const (
 	CancelTask              // send CancelTask(ChunkID, Offset) to Worker
 	Revoke                  // send Revoke(ChunkID, Offset) to Worker; answer Returned
 	Stop                    // send Stop to Worker; Reason says why, when it is not for the end of the pool
-	Signal                  // SIGTERM to Worker's process group
-	Kill                    // SIGKILL to Worker's process group; Reason says why
+	Signal                  // SIGTERM to Worker's process group; Reason says why
+	Kill                    // SIGKILL to Worker's process group; Reason and Why say why
 	Inspect                 // read Worker's progress record; answer Progress
 	Opened                  // Call's function is known: Encoding says how it is encoded. Tasks that waited for too long or are too large may have had their outcome before
 	Refused                 // Call ends, instead of Opened: Reason and Why say why. Its tasks have no outcome
@@ -175,7 +175,7 @@ const (
 	StateChange             // the pool is now in State
 )
 
-// Reason says why, in Refused, Stop, Kill, Restarted and Delivery.
+// Reason says why, in Refused, Stop, Signal, Kill, Restarted and Delivery.
 type Reason uint8
 
 const (
