@@ -161,7 +161,7 @@ func (c *lazyCall) start(ctx context.Context, draw func(), ordered bool) (stop f
 	ours.Go(func() { c.send(stream) })
 	ours.Go(func() {
 		finally(func() error { return c.receive(ctx, stream, life) }, func(err error) {
-			c.flow.broken(err) // if it has not ended well
+			c.flow.broken(err)
 			life.finish()
 		})
 	})

@@ -134,7 +134,7 @@ func (p *Process[R]) over() bool {
 }
 
 // Terminate cancels the function's context, sends SIGTERM a millisecond later (see [CancelGrace]) and SIGKILL after the kill delay (see
-// [KillDelay]), to the process and its children. It returns when they are gone, or with an error after some 20 s.
+// [KillDelay]), to the process and its children. It returns when they are gone, or with an error after some 30 s.
 func (p *Process[R]) Terminate() error {
 	if p.current() == nil {
 		return fmt.Errorf("terminate process: %w", ErrNotStarted)
@@ -143,7 +143,7 @@ func (p *Process[R]) Terminate() error {
 	return p.gone()
 }
 
-// Kill sends SIGKILL to the process and its children. It returns when they are gone, or with an error after some 20 s.
+// Kill sends SIGKILL to the process and its children. It returns when they are gone, or with an error after some 40 s.
 func (p *Process[R]) Kill() error {
 	pool := p.current()
 	if pool == nil {
@@ -176,7 +176,7 @@ func (p *Process[R]) Result() (R, error) {
 }
 
 // ExitCode is 0 if the function returned, 1 if it returned an error or panicked, −N if signal N ended the process, else what the process
-// exited with. False before the end.
+// exited with, or 1 if that was 0. False before the end.
 func (p *Process[R]) ExitCode() (code int, ok bool) {
 	if p.current() == nil || !p.over() {
 		return 0, false

@@ -140,18 +140,3 @@ func program(pid int32) string {
 	}
 	return strings.ToValidUTF8(path, "\uFFFD") // a file's name may be anything, a message has text
 }
-
-// cancel ends a call, or some tasks of it. by is who wants it.
-func (p *pool) cancel(now time.Time, c *call, indexes []uint64, by string) {
-	if len(indexes) == 0 {
-		p.cancelAll(now, c, by, sched.CallCancelled)
-		return
-	}
-	c.cancelledBy = by
-	p.core.CancelTasks(now, c.key, c.seqs(indexes))
-}
-
-func (p *pool) cancelAll(now time.Time, c *call, by string, why sched.Reason) {
-	c.cancelledBy, c.cancelled = by, true
-	p.core.Cancel(now, c.key, why)
-}

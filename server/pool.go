@@ -392,3 +392,18 @@ func (s *segment) index(seq uint64, place int) uint64 {
 	}
 	return seq
 }
+
+// cancel ends a call, or some tasks of it. by is who wants it.
+func (p *pool) cancel(now time.Time, c *call, indexes []uint64, by string) {
+	if len(indexes) == 0 {
+		p.cancelAll(now, c, by, sched.CallCancelled)
+		return
+	}
+	c.cancelledBy = by
+	p.core.CancelTasks(now, c.key, c.seqs(indexes))
+}
+
+func (p *pool) cancelAll(now time.Time, c *call, by string, why sched.Reason) {
+	c.cancelledBy, c.cancelled = by, true
+	p.core.Cancel(now, c.key, why)
+}

@@ -51,21 +51,20 @@ type Server struct {
 	receivers sync.WaitGroup // of calls
 	running   sync.WaitGroup // owners of pools
 
-	mu    sync.Mutex
-	pools map[string]*pool
-	calls map[string]callRef // by id
-	ended []ended            // the last pools that have ended, for Join; oldest first
+	mu          sync.Mutex
+	pools       map[string]*pool
+	calls       map[string]callRef    // by id
+	ended       []ended               // the last pools that have ended, for Join; oldest first
+	followers   map[*feed]struct{}    // of the news of all pools
+	watchers    map[*watcher]struct{} // of what happens in all pools
+	noMorePools bool
+	openedTally Tally // of opened pools that have ended
 
 	configuring sync.Mutex             // held while the configuration is applied
 	configured  map[string]*configured // pools of the configuration, by name; under configuring
 
-	followers   map[*feed]struct{}    // of the news of all pools
-	watchers    map[*watcher]struct{} // of what happens in all pools
-	noMorePools bool
-
-	openedTally Tally         // of opened pools that have ended
-	openedCPU   time.Duration // by Stats; under statsMu
-	statsMu     sync.Mutex    // held while Stats asks; before mu
+	statsMu   sync.Mutex    // held while Stats asks; before mu
+	openedCPU time.Duration // of opened pools, as Stats last had it; under statsMu
 }
 
 // ended is what is left of a pool.

@@ -183,3 +183,23 @@ func (w *worker) retirement() string {
 		return ""
 	}
 }
+
+// resize changes the number of workers.
+func (p *pool) resize(ctx context.Context, workers uint32) error {
+	var refused *refusal
+	err := p.ask(ctx, func(now time.Time) {
+		if refused = p.notOpen(); refused == nil {
+			p.core.Resize(now, int(workers))
+			p.log.Info("resized", "workers", workers)
+		}
+	})
+	return p.answer(err, refused)
+}
+
+// beginRestart begins a restart to a program.
+func (p *pool) beginRestart(ctx context.Context, program *pb.Program) (*restart, error) {
+	var refused *refusal
+	var wait *restart
+	err := p.ask(ctx, func(now time.Time) { wait, refused = p.restart(now, program) })
+	return wait, p.answer(err, refused)
+}

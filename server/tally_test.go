@@ -52,11 +52,14 @@ func TestTallyHasAnEnd(t *testing.T) {
 
 func TestEveryReasonHasItsCause(t *testing.T) {
 	t.Parallel()
-	for _, why := range []sched.Reason{
-		sched.NeverRegistered, sched.NeverReady, sched.IgnoredStop, sched.Misbehaved, sched.TaskTimedOut, sched.CallCancelled, sched.DeadlinePassed, sched.PoolTerminated, sched.PoolClosed, sched.Stopping,
-	} {
-		if (&worker{killed: why}).exitCause(&pb.WorkerExit{}) == "" {
-			t.Errorf("reason %d of a kill has no word", why)
+	for reason := range killers {
+		if killCauses[reason] == "" {
+			t.Errorf("%v of a kill has no name in the metrics", reason)
+		}
+	}
+	for reason := range killCauses {
+		if killers[reason] == "" {
+			t.Errorf("%v has no name in kill reports", reason)
 		}
 	}
 	for why := sched.RanItsTasks; why <= sched.Replaced; why++ {

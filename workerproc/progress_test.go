@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -83,7 +84,7 @@ func TestRecordTellsWhatRunsAndWhatHasEnded(t *testing.T) {
 		t.Errorf("the task in hand is %+v, want place 1 of chunk 6, begun at %v", rec.Progress, began)
 	}
 	want := []outcome{{5, 0, "a", 0}, {5, 1, "", pb.Outcome_OUTCOME_TASK_ERROR}, {5, 2, "", 0}, {6, 0, "bb", 0}}
-	if got := outcomes(rec.Results); !equal(got, want) {
+	if got := outcomes(rec.Results); !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 	if len(rec.Results) != 2 || rec.Results[1].RunNS != 1000 {
@@ -93,18 +94,6 @@ func TestRecordTellsWhatRunsAndWhatHasEnded(t *testing.T) {
 	if rec := read(t, mem); rec.Running {
 		t.Errorf("an idle worker's record says that it runs %+v", rec.Progress)
 	}
-}
-
-func equal(a, b []outcome) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i] != b[i] {
-			return false
-		}
-	}
-	return true
 }
 
 // Whatever the sizes and wherever the ring begins anew, the record holds what has been stored and not been freed.
@@ -139,7 +128,7 @@ func TestRingWrapsAround(t *testing.T) {
 			if w.written > w.freed && (len(ends) == 0 || w.written != ends[len(ends)-1]) {
 				want, ends = append(want, o), append(ends, w.written)
 			}
-			if got := outcomes(read(t, mem).Results); !equal(got, want) {
+			if got := outcomes(read(t, mem).Results); !slices.Equal(got, want) {
 				t.Fatalf("size %d, after %d: got %d results, want %d\n%v\n%v", size, offset, len(got), len(want), got, want)
 			}
 		}
@@ -208,14 +197,14 @@ func TestRunOfSmallResults(t *testing.T) {
 			if rnd.IntN(4) > 0 {
 				continue
 			}
-			if got := outcomes(read(t, mem).Results); !equal(got, kept) {
+			if got := outcomes(read(t, mem).Results); !slices.Equal(got, kept) {
 				t.Fatalf("chunk %d, task %d of %d: the daemon reads %d results, want %d\n%v\n%v", chunk, offset, n, len(got), len(kept), got, kept)
 			}
 			var got []outcome
 			for want := 1 + rnd.IntN(unread); len(got) < want; {
 				got = append(got, readNext(t, &r, w, want-len(got))...)
 			}
-			if want := kept[len(kept)-unread:][:len(got)]; !equal(got, want) {
+			if want := kept[len(kept)-unread:][:len(got)]; !slices.Equal(got, want) {
 				t.Fatalf("the sender reads %v, want %v", got, want)
 			}
 			unread -= len(got)
@@ -232,7 +221,7 @@ func TestRunOfSmallResults(t *testing.T) {
 		for unread > 0 && rnd.IntN(3) > 0 {
 			unread -= len(readNext(t, &r, w, unread))
 		}
-		if got := outcomes(read(t, mem).Results); !equal(got, kept) {
+		if got := outcomes(read(t, mem).Results); !slices.Equal(got, kept) {
 			t.Fatalf("chunk %d: the daemon reads %d results of closed runs, want %d", chunk, len(got), len(kept))
 		}
 		for unread > 0 && w.written-w.freed > 4<<10 {

@@ -265,7 +265,7 @@ func (g *guest) results(want ...outcome) (failures []*pb.TaskFailure) {
 			failures = append(failures, m.Results[i].Failures...)
 		}
 	}
-	if got := g.seen[from:]; !equal(got, want) {
+	if got := g.seen[from:]; !slices.Equal(got, want) {
 		g.t.Fatalf("got %v, want %v", got, want)
 	}
 	return failures
@@ -440,7 +440,7 @@ func TestStopFinishesTheTaskInHand(t *testing.T) {
 		}
 		goodbye = goodbye || m.Head.GetGoodbye() != nil
 	}
-	if want := []outcome{{1, 0, "0", 0}}; !equal(w.seen, want) {
+	if want := []outcome{{1, 0, "0", 0}}; !slices.Equal(w.seen, want) {
 		t.Errorf("it ran %v, want %v", w.seen, want)
 	}
 	if from, ok := returned[2]; !goodbye || returned[1] != 1 || !ok || from != 0 {

@@ -2,6 +2,10 @@ package local_test
 
 import (
 	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -9,16 +13,40 @@ import (
 	"github.com/procpool/procpool/workerproc"
 )
 
-var hiccup = workerproc.Func("hiccup", func(_ context.Context, i int) (int, error) {
-	if i%20_000 == 19_000 {
-		<-time.After(50 * time.Millisecond) // what the task takes
+// hiccup's task 5,000 waits for one that comes behind it in its chunk.
+var hiccup = workerproc.Func("hiccup", func(ctx context.Context, in hiccupArg) (int, error) {
+	const late, behind = 5000, 5900
+	switch in.I {
+	case behind:
+		return in.I, os.WriteFile(in.File, nil, 0o600)
+	case late:
+		for {
+			if _, err := os.Stat(in.File); !errors.Is(err, fs.ErrNotExist) {
+				return in.I, err
+			}
+			select {
+			case <-ctx.Done():
+				return 0, context.Cause(ctx)
+			case <-time.After(time.Millisecond):
+			}
+		}
 	}
-	return i, nil
+	return in.I, nil
 })
+
+type hiccupArg struct {
+	I    int
+	File string
+}
 
 func TestWorkIsTakenBackFromAWorkerThatIsLate(t *testing.T) {
 	pool := open(t, client.Workers(2))
-	got, err := client.Map(t.Context(), pool, hiccup, upTo(200_000))
+	file := filepath.Join(t.TempDir(), "there")
+	args := make([]hiccupArg, 10_000)
+	for i := range args {
+		args[i] = hiccupArg{i, file}
+	}
+	got, err := client.Map(t.Context(), pool, hiccup, args, client.ChunkSize(1000), client.TaskTimeout(patience))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,7 +23,6 @@ func TestAKilledWorkerIsReportedWithWhatItDid(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	spin := client.Func[int, int]("spin")
 	var ends []string // of errors
 	check := func(what string, err, kind error, function, by, limit, state string) {
 		t.Helper()
@@ -55,7 +54,10 @@ func TestAKilledWorkerIsReportedWithWhatItDid(t *testing.T) {
 	// The first task of a chunk is done, the second one is stopped.
 	var failed *client.MapError
 	eventually(t, patience, func() string { // until it is stopped before its time is over
-		_, err = client.Map(t.Context(), pool, nap, []int{0, 600_000}, client.ChunkSize(2), client.TaskTimeout(2*time.Second), stopper(t, c))
+		stopping, done := context.WithCancel(t.Context())
+		go stopAtTask(stopping, c, 1)
+		_, err = client.Map(t.Context(), pool, nap, []int{0, 600_000}, client.ChunkSize(2), client.TaskTimeout(2*time.Second))
+		done()
 		if !errors.As(err, &failed) || failed.Failed != 1 || failed.Errors[0].Index != 1 || failed.Errors[0].Exit == nil {
 			return fmt.Sprintf("got %v, want task 1 to fail, and its worker to end", err)
 		}
@@ -145,20 +147,16 @@ func TestAKilledWorkerIsReportedWithWhatItDid(t *testing.T) {
 	}
 }
 
-// stopper stops the worker of pool p as soon as it runs the call that is labelled so.
-func stopper(t *testing.T, c *client.Client) client.CallOption {
-	t.Helper()
-	go func() { // ends with the test at the latest
-		for t.Context().Err() == nil {
-			workers, err := c.Workers(t.Context(), "p")
-			if err == nil && len(workers) == 1 && workers[0].CallId != "" && workers[0].Index == 1 {
-				syscall.Kill(int(workers[0].Pid), syscall.SIGSTOP)
-				return
-			}
-			<-time.After(time.Millisecond)
+// stopAtTask stops the worker of pool p as soon as it is at a task with this index.
+func stopAtTask(ctx context.Context, c *client.Client, index uint64) {
+	for ctx.Err() == nil {
+		workers, err := c.Workers(ctx, "p")
+		if err == nil && len(workers) == 1 && workers[0].CallId != "" && workers[0].Index == index {
+			syscall.Kill(int(workers[0].Pid), syscall.SIGSTOP)
+			return
 		}
-	}()
-	return client.Label("stopped")
+		<-time.After(time.Millisecond)
+	}
 }
 
 func TestAWorkerThatNeverAttachesIsReported(t *testing.T) {

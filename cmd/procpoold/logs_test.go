@@ -203,10 +203,14 @@ func TestLogsOfAnOpenedPool(t *testing.T) {
 	case <-time.After(patience):
 		t.Error("the opener got nothing")
 	}
+	read := 0
 	for n, err := range d.dial().Logs(t.Context(), "mine", -1) {
-		if err != nil || n.Output == nil || string(n.Output.Line) != "line 0" {
+		if read++; err != nil || n.Output == nil || string(n.Output.Line) != "line 0" {
 			t.Errorf("somebody else got %+v, %v", n.Output, err)
 		}
+	}
+	if read != 1 {
+		t.Errorf("somebody else got %d lines", read)
 	}
 }
 

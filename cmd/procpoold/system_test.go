@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -423,8 +424,11 @@ func news(t *testing.T, who *person, d *daemon) string {
 	var all strings.Builder
 	for {
 		m, err := stream.Recv()
-		if err != nil {
+		if errors.Is(err, io.EOF) {
 			return all.String()
+		}
+		if err != nil {
+			t.Fatal(err)
 		}
 		fmt.Fprintln(&all, m)
 	}

@@ -3,7 +3,6 @@ package wire
 import (
 	"encoding/binary"
 	"fmt"
-	"math/bits"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/encoding"
@@ -176,14 +175,12 @@ func varintSize(num protowire.Number, v uint64) int {
 	return protowire.SizeTag(num) + protowire.SizeVarint(v)
 }
 
-func sizeVarint(v uint64) int { return (9*bits.Len64(v|1) + 64) / 64 }
-
 // packedSize is the size of list as varints. Nearly all are small.
 func packedSize[T uint32 | uint64](list []T) int {
 	n := len(list)
 	for _, v := range list {
 		if v >= 0x80 {
-			n += sizeVarint(uint64(v)) - 1
+			n += protowire.SizeVarint(uint64(v)) - 1
 		}
 	}
 	return n

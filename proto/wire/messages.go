@@ -11,7 +11,7 @@ import (
 
 // CallRequest is MapRequest and ApplyAsyncRequest; the two have the same fields, and ids only in the latter.
 type CallRequest struct {
-	// Settings are fields 1 to 9, nil when the message has none of them.
+	// Settings are fields 1 to 9 and 13, nil when the message has none of them.
 	Settings *pb.MapRequest
 	Items    Batch
 	JSON     *structpb.ListValue

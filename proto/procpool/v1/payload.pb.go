@@ -37,11 +37,13 @@ const (
 	Outcome_OUTCOME_TASK_ERROR Outcome = 2
 	// The task ran longer than task_timeout, or waited longer than queue_timeout.
 	Outcome_OUTCOME_TIMEOUT Outcome = 3
-	// The call or the task was cancelled, or its pool was terminated.
+	// The call or the task was cancelled, or its pool was terminated; or an attempt of it has failed, and there can be no other because the
+	// daemon stops or workers do not start.
 	Outcome_OUTCOME_CANCELLED Outcome = 4
 	// The worker died while it ran the task.
 	Outcome_OUTCOME_WORKER_LOST Outcome = 5
-	// The task was never started: it is too large, or the daemon is stopping. It may be sent again.
+	// The task was never started: it is too large, the pool has been closed, workers do not start, or the daemon is stopping. It may be
+	// sent again.
 	Outcome_OUTCOME_REJECTED Outcome = 6
 )
 
@@ -396,7 +398,7 @@ type Failure struct {
 	TaskError *TaskError `protobuf:"bytes,5,opt,name=task_error,json=taskError,proto3" json:"task_error,omitempty"`
 	// For OUTCOME_WORKER_LOST, and for OUTCOME_TIMEOUT and OUTCOME_CANCELLED if the worker had to be killed: how it ended.
 	WorkerExit *WorkerExit `protobuf:"bytes,6,opt,name=worker_exit,json=workerExit,proto3" json:"worker_exit,omitempty"`
-	// Worker that ran the last attempt, "NAME-NUMBER". Empty if there was none.
+	// Worker that ran the last attempt, "POOL-NUMBER". Empty if there was none.
 	Worker        string `protobuf:"bytes,7,opt,name=worker,proto3" json:"worker,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

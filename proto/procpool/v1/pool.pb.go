@@ -1137,8 +1137,9 @@ type Worker struct {
 	// "token+uid+pid": and the process id of the child that has not been reaped; "token+uid+pidfd": and the kernel says that it is that
 	// process; "token+uid+group", "token+uid+cgroup": and is related to it as PoolSpec.peer asks. Empty before Hello.
 	Identity string `protobuf:"bytes,11,opt,name=identity,proto3" json:"identity,omitempty"`
-	// Its memory in bytes: in a cgroup with the controller memory that of all its processes, without files that the kernel can forget, as of the last look;
-	// else its own resident memory, now. Absent where it cannot be known.
+	// Its memory in bytes. In a pool with drain_memory or max_memory, as of the last look at it: in a cgroup with the controller memory that of
+	// all its processes, without files that the kernel can forget, else its own resident memory. In other pools its own resident
+	// memory, now. Absent where it cannot be known.
 	Memory uint64 `protobuf:"varint,12,opt,name=memory,proto3" json:"memory,omitempty"`
 	// Which of the pool's programs it runs; see Pool.
 	Generation uint32 `protobuf:"varint,13,opt,name=generation,proto3" json:"generation,omitempty"`
@@ -2271,17 +2272,17 @@ type MapRequest struct {
 	Function string `protobuf:"bytes,2,opt,name=function,proto3" json:"function,omitempty"`
 	// The most tasks that travel to a worker together. 0: found out while the call runs. Negative: INVALID_ARGUMENT.
 	ChunkSize int32 `protobuf:"varint,3,opt,name=chunk_size,json=chunkSize,proto3" json:"chunk_size,omitempty"`
-	// How long one task may run, from its own start. Absent: no limit.
+	// How long one task may run, from its own start. Absent: as the pool's configuration says, else no limit.
 	TaskTimeout *durationpb.Duration `protobuf:"bytes,4,opt,name=task_timeout,json=taskTimeout,proto3" json:"task_timeout,omitempty"`
 	// How long one task may wait for a worker. Absent: no limit.
 	QueueTimeout *durationpb.Duration `protobuf:"bytes,5,opt,name=queue_timeout,json=queueTimeout,proto3" json:"queue_timeout,omitempty"`
-	// How often a task may be dispatched. 0 and 1: once.
+	// How often a task may be dispatched, at most 1,000. 0: as the pool's configuration says, else once.
 	MaxAttempts uint32 `protobuf:"varint,6,opt,name=max_attempts,json=maxAttempts,proto3" json:"max_attempts,omitempty"`
 	// Which outcomes call for another attempt. Absent: OUTCOME_WORKER_LOST. Others allowed: OUTCOME_TASK_ERROR, OUTCOME_TIMEOUT.
 	RetryOn []Outcome `protobuf:"varint,7,rep,packed,name=retry_on,json=retryOn,proto3,enum=procpool.v1.Outcome" json:"retry_on,omitempty"`
 	// What to call this call in lists. At most 200 bytes.
 	Label string `protobuf:"bytes,8,opt,name=label,proto3" json:"label,omitempty"`
-	// Id for this call: 32 hex digits. Empty: the daemon chooses one.
+	// Id for this call: 32 hex digits in lower case. Empty: the daemon chooses one.
 	CallId string `protobuf:"bytes,9,opt,name=call_id,json=callId,proto3" json:"call_id,omitempty"`
 	// Items for the function, encoded as it wants them. An item over 32 MiB has the outcome REJECTED.
 	Items *Batch `protobuf:"bytes,10,opt,name=items,proto3" json:"items,omitempty"`

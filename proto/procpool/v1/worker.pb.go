@@ -158,7 +158,8 @@ type AttachRequest struct {
 	Returned []*Returned `protobuf:"bytes,5,rep,name=returned,proto3" json:"returned,omitempty"`
 	// The last message of a worker that ends by itself.
 	Goodbye *Goodbye `protobuf:"bytes,6,opt,name=goodbye,proto3" json:"goodbye,omitempty"`
-	// The worker cannot start its next task before everything in this message is acknowledged: its progress record is full.
+	// The worker asks to have everything in this message acknowledged soon: its progress record is half full. When it is full the worker
+	// starts no task.
 	AckWanted     bool `protobuf:"varint,7,opt,name=ack_wanted,json=ackWanted,proto3" json:"ack_wanted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -370,7 +371,7 @@ type Hello struct {
 	// task may always be sent. A worker without "progress" gets one task at a time, whatever it says here.
 	CreditTasks uint32 `protobuf:"varint,7,opt,name=credit_tasks,json=creditTasks,proto3" json:"credit_tasks,omitempty"`
 	CreditBytes uint64 `protobuf:"varint,8,opt,name=credit_bytes,json=creditBytes,proto3" json:"credit_bytes,omitempty"`
-	// What it is made with, for people: "procpool-go v0.1.0 go1.26.8".
+	// What it is made with, for people: "procpool-go go1.26.8".
 	Sdk           string `protobuf:"bytes,9,opt,name=sdk,proto3" json:"sdk,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -53,7 +53,7 @@ func newWorkersCommand(dial Dial) *cobra.Command {
 			} else {
 				row = append(row, w.GetCallId(), w.GetIndex(), since(w.GetSince(), now))
 			}
-			memory := "-" // only pools with a limit have it looked at
+			memory := "-" // not known
 			if m := w.GetMemory(); m > 0 {
 				memory = fmt.Sprintf("%dM", m>>20)
 			}

@@ -105,7 +105,7 @@ func mean(sum time.Duration, n uint64) cell {
 	return took(sum / time.Duration(n))
 }
 
-// cpuCell is the share of one CPU that a worker has used between the two, in per cent.
+// cpu is the share of one CPU that a worker has used between the two, in per cent.
 func (c change) cpu(w *pb.Worker) cell {
 	before := c.worker(w)
 	if before.GetCpuTime() == nil || w.GetCpuTime() == nil || c.passed() <= 0 {
