@@ -222,14 +222,20 @@ var differing = []string{
 
 // passing are the fields whose presence is chance: whether a worker was ready yet, and how long something took.
 var passing = []string{
-	"uid", "starting", "idle", "busy", "runTime", "waitTime", "cpuTime", "index", "guarantees", "functions", "dispatchedTasks", "state", "lastExit", "doneTasks", "exits", "outputs",
+	"uid", "starting", "idle", "busy", "runTime", "waitTime", "cpuTime", "index", "functions", "dispatchedTasks", "state", "lastExit", "doneTasks", "exits", "outputs",
 }
 
 func stable(key string, v any) any {
 	switch v := v.(type) {
 	case []any:
-		if key == "results" {
+		switch key {
+		case "results":
 			return byIndex(v)
+		case "guarantees": // what holds differs from machine to machine, but not what is asked
+			for i, g := range v {
+				v[i] = g.(map[string]any)["name"]
+			}
+			return v
 		}
 		for i := range v {
 			v[i] = stable("", v[i])
