@@ -29,7 +29,7 @@ type PoolConfig struct {
 	MaxAttempts int
 	// Calls and CallsPerUser are how many calls there may be at a time. Zero: no limit but the daemon's.
 	Calls, CallsPerUser int
-	// File is the file whose replacement means another program. Empty: the program's own. For a program that runs another one, that one's.
+	// File is what Configure looks at to see whether the program has been replaced: for an adapter, the program that it runs. Empty: the program's own.
 	File string
 	// Dedicated keeps the pool to one user: the first who makes a call, as long as the pool lives.
 	Dedicated bool

@@ -52,15 +52,17 @@ func TestTallyHasAnEnd(t *testing.T) {
 
 func TestEveryReasonHasItsCause(t *testing.T) {
 	t.Parallel()
-	for reason := range killers {
-		if killCauses[reason] == "" {
-			t.Errorf("%v of a kill has no name in the metrics", reason)
+	kills := []sched.Reason{
+		sched.NeverRegistered, sched.NeverReady, sched.IgnoredStop, sched.Misbehaved, sched.TaskTimedOut, sched.CallCancelled, sched.DeadlinePassed, sched.PoolTerminated, sched.PoolClosed,
+		sched.Stopping, sched.OutOfMemory,
+	}
+	for _, why := range kills {
+		if killCauses[why] == "" || killers[why] == "" {
+			t.Errorf("%v of a kill has the name %q in the metrics and %q in kill reports", why, killCauses[why], killers[why])
 		}
 	}
-	for reason := range killCauses {
-		if killers[reason] == "" {
-			t.Errorf("%v has no name in kill reports", reason)
-		}
+	if len(kills) != len(killCauses) || len(kills) != len(killers) {
+		t.Errorf("%d and %d reasons of a kill have names, and this test knows %d", len(killCauses), len(killers), len(kills))
 	}
 	for why := sched.RanItsTasks; why <= sched.Replaced; why++ {
 		if (&worker{retired: why, identity: "x"}).exitCause(&pb.WorkerExit{}) == "" {

@@ -132,6 +132,30 @@ func TestMapFindsAProgramInARelativeDirectory(t *testing.T) {
 	if r := finish(t, cmd); r.stdout != "found a\n" || r.status != 0 {
 		t.Errorf("%+v", r)
 	}
+	again := procpool(t, "map", "--lines", "--", "relative", ":::", "a")
+	again.Dir, again.Env = cmd.Dir, cmd.Env
+	script := "#!/bin/sh\nwhile read -r line; do echo answer $line; done\n"
+	if err := os.WriteFile(filepath.Join(cmd.Dir, "bin", "relative"), []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if r := finish(t, again); r.stdout != "answer a\n" || r.status != 0 {
+		t.Errorf("--lines: %+v", r)
+	}
+}
+
+// TestACommandThatEndsBeforeItsTimeoutHasNotTimedOut, though its output is awaited beyond that.
+func TestACommandThatEndsBeforeItsTimeoutHasNotTimedOut(t *testing.T) {
+	t.Parallel()
+	eventually(t, func() string { // on a busy machine it may not end so soon
+		r := mapIn(t, "", "a\n", "--timeout", "0.5", "--", "sh", "-c", `sleep 1000 & echo $1`, "_")
+		if r.status == 1 && strings.Contains(r.stderr, "timeout: killed by") {
+			return r.stderr
+		}
+		if r.status != 0 || r.stdout != "a\n" || r.stderr != "" {
+			t.Fatalf("%+v", r)
+		}
+		return ""
+	})
 }
 
 // TestOutputEndsSoonAfterItsCommand: a command leaves something in the background that writes for ever.
@@ -139,7 +163,7 @@ func TestOutputEndsSoonAfterItsCommand(t *testing.T) {
 	t.Parallel()
 	for _, background := range []string{"while :; do echo y; done", "while :; do echo y; sleep 0.2; done"} {
 		r := mapIn(t, "", "a\nb\n", "-j", "1", "--", "sh", "-c", "echo $1 began; ("+background+") &", "_")
-		if r.status != 0 || !strings.HasPrefix(r.stdout, "a began\ny\n") || strings.Count(r.stdout, "b began\n") != 1 {
+		if r.status != 0 || !strings.HasPrefix(r.stdout, "a began\n") || strings.Count(r.stdout, "b began\n") != 1 {
 			t.Errorf("%s: status %d, %.60q...%d bytes, %q", background, r.status, r.stdout, len(r.stdout), r.stderr)
 		}
 	}

@@ -127,9 +127,9 @@ func newRestartCommand(g *globals) *cobra.Command {
 		Use:   "restart POOL [flags] [-- PROGRAM [ARG...]]",
 		Short: "Replace the workers of a pool, one after the other",
 		Long: `Restart replaces all workers of a pool, perhaps by those of another PROGRAM, which then runs in the current directory and with the
-current environment; if it answers lines, say so again (--lines). Without one, the new workers run what lies at the path of the pool's
-program now. No task is interrupted:
-a new worker is ready before an old one stops, after its task. If the first new worker does not come up, the pool goes on as before.
+current environment; if it answers lines, say so again (--lines, which does not go with a pool's --drain-memory). Without one, the new
+workers run what lies at the path of the pool's program now. No task is interrupted: a new worker is ready before an old one stops,
+after its task. If the first new worker does not come up, the pool goes on as before.
 
 It waits until the last worker has been replaced. After the timeout, or when it is interrupted, the restart goes on without it.`,
 		Example: `  go build -o bin/ ./examples/countchars && procpool restart counting

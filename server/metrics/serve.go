@@ -25,14 +25,14 @@ func Listen(addr string) (net.Listener, error) {
 	network, address, err := ParseAddr(addr)
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("the address of the metrics %w", err)
+		return nil, fmt.Errorf("metrics: %w", err)
 	case network == "unix":
 		return server.Listen(address, 0o600)
 	}
 	return net.Listen(network, address)
 }
 
-// ParseAddr reads an address as Listen takes it. Its error goes on where a sentence has named it: "is "x"; write …".
+// ParseAddr reads an address as Listen takes it.
 func ParseAddr(addr string) (network, address string, err error) {
 	if path, ok := strings.CutPrefix(addr, "unix:"); ok && path != "" {
 		return "unix", path, nil
@@ -42,10 +42,10 @@ func ParseAddr(addr string) (network, address string, err error) {
 		_, err = strconv.ParseUint(port, 10, 16)
 	}
 	if err != nil {
-		return "", "", fmt.Errorf("is %q; write unix:PATH or 127.0.0.1:PORT", addr)
+		return "", "", fmt.Errorf("address %q is neither unix:PATH nor 127.0.0.1:PORT", addr)
 	}
 	if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
-		return "", "", fmt.Errorf("is %q, where they would be there for everybody on the network; write unix:PATH or 127.0.0.1:PORT, and let a proxy do the rest", addr)
+		return "", "", fmt.Errorf("address %q is open to the whole network; write unix:PATH or 127.0.0.1:PORT, and let a proxy do the rest", addr)
 	}
 	return "tcp", addr, nil
 }

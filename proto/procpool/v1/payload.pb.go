@@ -37,8 +37,8 @@ const (
 	Outcome_OUTCOME_TASK_ERROR Outcome = 2
 	// The task ran longer than task_timeout, or waited longer than queue_timeout.
 	Outcome_OUTCOME_TIMEOUT Outcome = 3
-	// The call or the task was cancelled, or its pool was terminated; or an attempt of it has failed, and there can be no other because the
-	// daemon stops or workers do not start.
+	// The call or the task was cancelled, or its pool was terminated; or it has had an attempt, and there can be no other because the daemon
+	// stops or workers do not start.
 	Outcome_OUTCOME_CANCELLED Outcome = 4
 	// The worker died while it ran the task.
 	Outcome_OUTCOME_WORKER_LOST Outcome = 5

@@ -146,7 +146,7 @@ func (p *Pool) lose(w *worker, k *chunk, why any) {
 	}
 	c.flying -= n
 	c.owe(p.now - w.clocked - moment(n)*k.cost - w.overrun)
-	p.blame(k, n, o, r, why, p.now-w.clocked)
+	p.blame(k, n, o, r, why, max(1, p.now-w.clocked))
 }
 
 // blame gives the next n tasks of k, which ran for so long together, an outcome that their worker has not reported; or another attempt. What they have in

@@ -19,7 +19,7 @@ const (
 	Value      Outcome = 1 // the function returned a result
 	TaskError  Outcome = 2 // the function failed; the worker lives on
 	Timeout    Outcome = 3 // it ran, or waited, for too long
-	Cancelled  Outcome = 4 // its call, or it alone, was cancelled, or the pool terminated
+	Cancelled  Outcome = 4 // its call, or it alone, was cancelled, or the pool terminated; or it had an attempt, and there can be no other
 	WorkerLost Outcome = 5 // its worker died under it
 	Rejected   Outcome = 6 // it was not run, and never will be here
 )

@@ -21,22 +21,22 @@ const briefly = 3 * time.Millisecond
 
 var processEnv = sync.OnceValue(os.Environ) // nobody changes it
 
-// runCaptured runs a program to its end, and says how it ended. Without a pid it has not been started. lasts is called if it is not soon over. When ctx
+// runCaptured runs a program to its end, and says how it ended. lasts is called if it is not soon over. When ctx
 // ends, the program and what it has started get SIGTERM, and after a while it gets SIGKILL.
 //
 // When the program has exited, what it left behind in the background may still hold the pipes open, and write: the output ends commandGrace
 // after the program, with all that the program itself has written.
-func runCaptured(ctx context.Context, p program, stdout, stderr *capture, lasts func(pid int)) (pid int, status syscall.WaitStatus, err error) {
+func runCaptured(ctx context.Context, p program, stdout, stderr *capture, lasts func(pid int)) (r ran, err error) {
 	if err := ctx.Err(); err != nil {
-		return 0, 0, err
+		return r, err
 	}
 	o := pipes{out: -1, errs: -1, pidfd: -1}
 	defer o.close()
 	ends, err := o.open()
 	if err != nil {
-		return 0, 0, err
+		return r, err
 	}
-	pid, err = syscall.ForkExec(p.path, p.argv, &syscall.ProcAttr{
+	pid, err := syscall.ForkExec(p.path, p.argv, &syscall.ProcAttr{
 		Env:   processEnv(),
 		Files: []uintptr{p.stdin.Fd(), uintptr(ends[0]), uintptr(ends[1])},
 		Sys:   &syscall.SysProcAttr{PidFD: &o.pidfd},
@@ -44,27 +44,30 @@ func runCaptured(ctx context.Context, p program, stdout, stderr *capture, lasts 
 	unix.Close(ends[0])
 	unix.Close(ends[1])
 	if err != nil {
-		return 0, 0, &fs.PathError{Op: "fork/exec", Path: p.path, Err: err}
+		return r, &fs.PathError{Op: "fork/exec", Path: p.path, Err: err}
 	}
+	r.pid = pid
 	if o.exits(briefly) {
 		o.pump(stdout, stderr)
 	} else {
 		lasts(pid)
 		exited := endWith(ctx, pid)
 		o.pump(stdout, stderr)
-		exited()
+		r.told = exited()
 	}
 	for {
-		_, err := syscall.Wait4(pid, &status, 0, nil)
+		_, err := syscall.Wait4(pid, &r.status, 0, nil)
 		if !errors.Is(err, syscall.EINTR) {
-			return pid, status, err
+			return r, err
 		}
 	}
 }
 
-// endWith ends a program when ctx ends. The returned function waits until the program has exited, but leaves its number to it.
-func endWith(ctx context.Context, pid int) (exited func()) {
+// endWith ends a program when ctx ends. The returned function waits until the program has exited, but leaves its number to it; and says whether it was told
+// to end before.
+func endWith(ctx context.Context, pid int) (exited func() (told bool)) {
 	var ending sync.WaitGroup
+	told := false
 	over := make(chan struct{})
 	ending.Go(func() {
 		select {
@@ -72,6 +75,7 @@ func endWith(ctx context.Context, pid int) (exited func()) {
 			return
 		case <-ctx.Done():
 		}
+		told = !hasExited(pid, unix.WNOHANG)
 		terminateGroup(pid)
 		select {
 		case <-over:
@@ -79,11 +83,22 @@ func endWith(ctx context.Context, pid int) (exited func()) {
 			syscall.Kill(pid, syscall.SIGKILL)
 		}
 	})
-	return func() {
-		for errors.Is(unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil), unix.EINTR) {
-		}
+	return func() bool {
+		hasExited(pid, 0)
 		close(over)
 		ending.Wait()
+		return told
+	}
+}
+
+// hasExited waits until a program has exited, or with WNOHANG looks whether it has. Its number stays its own.
+func hasExited(pid, options int) bool {
+	for {
+		var info unix.Siginfo
+		err := unix.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOWAIT|options, nil)
+		if !errors.Is(err, unix.EINTR) {
+			return err == nil && info.Signo != 0 // with WNOHANG it stays 0 while the program runs
+		}
 	}
 }
 

@@ -39,8 +39,8 @@ func TestAllThatAProgramHasWrittenIsRead(t *testing.T) {
 	defer stdout.release()
 	defer stderr.release()
 	script := "fcntl(STDOUT, " + setPipeSize + ", 1 << 20) or die $!; print 'x' x $ARGV[0]"
-	_, status, err := runCaptured(t.Context(), program{perl, []string{"perl", "-e", script, strconv.Itoa(size)}, null}, stdout, stderr, func(int) {})
-	if got := w.n + stdout.n; err != nil || status != 0 || got != size {
-		t.Errorf("got %d bytes of %d, status %v, %v: %s", got, size, status, err, stderr.rest())
+	r, err := runCaptured(t.Context(), program{perl, []string{"perl", "-e", script, strconv.Itoa(size)}, null}, stdout, stderr, func(int) {})
+	if got := w.n + stdout.n; err != nil || r.status != 0 || r.told || got != size {
+		t.Errorf("got %d bytes of %d, %+v, %v: %s", got, size, r, err, stderr.rest())
 	}
 }

@@ -8,25 +8,30 @@ import (
 	"syscall"
 )
 
-// runCaptured runs a program to its end, and says how it ended. Without a pid it has not been started. lasts is called as soon as it runs. When ctx
+// runCaptured runs a program to its end, and says how it ended. lasts is called as soon as it runs. When ctx
 // ends, the program gets SIGTERM, and SIGKILL after a while. What it left behind in the background may hold its pipes open: then output
 // ends commandGrace after the program.
-func runCaptured(ctx context.Context, p program, stdout, stderr *capture, lasts func(pid int)) (pid int, status syscall.WaitStatus, err error) {
+func runCaptured(ctx context.Context, p program, stdout, stderr *capture, lasts func(pid int)) (r ran, err error) {
 	cmd := exec.CommandContext(ctx, p.path)
 	cmd.Args = p.argv
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = p.stdin, captureWriter{stdout}, captureWriter{stderr}
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	told := false // Wait returns after it has been set
+	cmd.Cancel = func() error {
+		told = true
+		return cmd.Process.Signal(syscall.SIGTERM)
+	}
 	cmd.WaitDelay = commandGrace // then SIGKILL
 	if err := cmd.Start(); err != nil {
-		return 0, 0, err
+		return r, err
 	}
-	lasts(cmd.Process.Pid)
+	r.pid = cmd.Process.Pid
+	lasts(r.pid)
 	err = cmd.Wait()
-	if cmd.ProcessState == nil {
-		return cmd.Process.Pid, 0, err
+	if r.told = told; cmd.ProcessState == nil {
+		return r, err
 	}
-	status, _ = cmd.ProcessState.Sys().(syscall.WaitStatus)
-	return cmd.Process.Pid, status, nil
+	r.status, _ = cmd.ProcessState.Sys().(syscall.WaitStatus)
+	return r, nil
 }
 
 type captureWriter struct{ c *capture }

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -128,8 +129,8 @@ func (c *command) run(ctx context.Context) (commandResult, error) {
 	}
 	start := time.Now()
 	announced := func() {}
-	pid, status, err := runCaptured(own, program{path, argv, in}, stdout, stderr, func(pid int) { announced = announce(ctx, pid) })
-	if pid == 0 {
+	ran, err := runCaptured(own, program{path, argv, in}, stdout, stderr, func(pid int) { announced = announce(ctx, pid) })
+	if ran.pid == 0 {
 		return result, notRun(result, err)
 	}
 	if own.Err() != nil {
@@ -141,14 +142,14 @@ func (c *command) run(ctx context.Context) (commandResult, error) {
 	}
 	result.StartMS = start.UnixMilli()
 	result.Seconds = time.Since(start).Seconds()
-	result.Pid = pid
+	result.Pid = ran.pid
 	result.Stdout, result.Stderr = stdout.rest(), stderr.rest()
-	if result.ExitCode = status.ExitStatus(); status.Signaled() {
-		result.ExitCode = 128 + int(status.Signal())
-		result.Signal = unix.SignalName(status.Signal())
+	if result.ExitCode = ran.status.ExitStatus(); ran.status.Signaled() {
+		result.ExitCode = 128 + int(ran.status.Signal())
+		result.Signal = unix.SignalName(ran.status.Signal())
 	}
-	result.Late = errors.Is(context.Cause(own), late)
-	if result.ExitCode != 0 || own.Err() != nil { // a command may end well when it is told to end, and has not done its work
+	result.Late = ran.told && errors.Is(context.Cause(own), late)
+	if result.ExitCode != 0 || ran.told { // a command may end well when it is told to end, and has not done its work
 		return result, &commandError{result}
 	}
 	return result, nil
@@ -159,6 +160,13 @@ type program struct {
 	path  string
 	argv  []string
 	stdin *os.File
+}
+
+// ran is how a program has run. Without a pid it has not.
+type ran struct {
+	pid    int
+	status syscall.WaitStatus
+	told   bool // to end, before it did
 }
 
 var devNull = sync.OnceValues(func() (*os.File, error) { return os.Open(os.DevNull) })

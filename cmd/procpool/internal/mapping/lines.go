@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"sync"
 
@@ -30,6 +31,9 @@ func (o *mapOptions) checkLines() error {
 
 // runLines is map with a pool of its own, whose workers are line programs.
 func (m *mapping) runLines(ctx context.Context, command []string) error {
+	if path, err := findProgram(command[0]); err == nil && !filepath.IsAbs(path) {
+		command[0] = path // which the adapter would not look for in a relative directory
+	}
 	spec := m.options.lines.Spec(command)
 	fn, end := poolFunction{lines.Function, payload.NameJSON}, byte('\n')
 	if spec.Form == lines.Strings { // our own pool need not make JSON of it

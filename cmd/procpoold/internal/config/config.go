@@ -46,7 +46,7 @@ type Group struct {
 	GID  uint32
 }
 
-// Limits are those of one user. What is not configured is zero, and has the daemon's default.
+// Limits are those of one user.
 func (c *Config) Limits() server.Limits {
 	return server.Limits{Calls: c.limitCalls, Streams: c.limitStreams, Items: c.limitItems, Bytes: int(c.limitBytes)}
 }

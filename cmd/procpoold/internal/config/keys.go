@@ -161,6 +161,9 @@ var socket = func() kind[string] {
 }()
 
 var metricsAddr = ofString("unix:PATH|127.0.0.1:PORT", "127.0.0.1:9464", func(s string) (string, error) {
+	if s == "" {
+		return "", nil // nowhere, whatever the file says
+	}
 	_, _, err := metrics.ParseAddr(s)
 	return s, err
 }, strconv.Quote)
