@@ -66,8 +66,9 @@ func ExampleMapAsync() {
 func ExampleIMap() {
 	ctx := context.Background()
 	var pool *client.Pool
+	lines := bufio.NewScanner(os.Stdin)
 	jobs := func(yield func(Job) bool) { // drawn lazily: standard input may be endless
-		for s := bufio.NewScanner(os.Stdin); s.Scan() && yield(Job{s.Text()}); {
+		for lines.Scan() && yield(Job{lines.Text()}) {
 		}
 	}
 	for out, err := range client.IMap(ctx, pool, thumb, jobs) {
@@ -79,6 +80,9 @@ func ExampleIMap() {
 			continue
 		}
 		fmt.Println(out.Index, out.Value)
+	}
+	if err := lines.Err(); err != nil {
+		log.Fatal(err)
 	}
 }
 

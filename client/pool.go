@@ -82,7 +82,8 @@ func newPool(c *Client, name string) *Pool {
 	}
 }
 
-// Pool is the pool of that name. It must exist: else [ErrUnknownPool], with a list of those that do.
+// Pool is the pool of that name. It must exist: else [ErrUnknownPool], with a list of those that do. Keep what it returns, and use it for all calls: the client
+// remembers each until it has been joined or terminated, or the client is closed.
 func (c *Client) Pool(ctx context.Context, name string) (*Pool, error) {
 	r, err := c.controlRPC.GetPool(ctx, &pb.GetPoolRequest{Pool: name})
 	if err != nil {

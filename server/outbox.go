@@ -60,6 +60,14 @@ func (o *outbox) ack(chunk uint64, tasks uint32, now bool) {
 	}
 }
 
+// hurry sends an acknowledgement that waits for company.
+func (o *outbox) hurry() {
+	o.mu.Lock()
+	o.ready = o.ready || o.next.Head.GetAck() != nil
+	o.mu.Unlock()
+	o.flush()
+}
+
 // credit allows n more bytes of task output.
 func (o *outbox) credit(n int) {
 	o.head(func(h *pb.AttachResponse) { h.OutputCredit += uint64(n) })

@@ -367,6 +367,8 @@ func (w *worker) said(now time.Time, m *wire.AttachRequest) {
 	if n := len(m.Results); n > 0 {
 		last := &m.Results[n-1]
 		w.out.ack(last.Chunk, last.First+uint32(last.Len()), h.GetAckWanted())
+	} else if h.GetAckWanted() {
+		w.out.hurry()
 	}
 	if len(w.tenant.holds) > 1 {
 		w.takeStock()

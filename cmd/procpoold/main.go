@@ -152,8 +152,8 @@ func serve(ctx context.Context, cfg *config.Config, load func() (*config.Config,
 	if err != nil {
 		return exitFailure, err
 	}
-	if held != nil && held.Addr().String() != cfg.Addr {
-		log.Warn("systemd holds the client socket, so it is not where the configuration says", "addr", held.Addr(), "configured", cfg.Addr)
+	if held != nil {
+		compare(held.Addr().String(), cfg, log)
 	}
 	s, err := server.New(server.Config{
 		Dir: filepath.Dir(cfg.Addr), Addr: cfg.Addr, Listener: held, SocketMode: cfg.SocketMode, System: system, Cgroup: cfg.Cgroup, PerUser: cfg.Limits(), DrainTimeout: cfg.DrainTimeout, Logger: log,

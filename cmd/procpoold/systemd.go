@@ -8,11 +8,13 @@ import (
 	"os"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/activation"
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/hashicorp/go-hclog"
+	"github.com/procpool/procpool/cmd/procpoold/internal/config"
 	"github.com/procpool/procpool/server"
 )
 
@@ -37,6 +39,21 @@ func inherited() (net.Listener, error) {
 			l.Close())
 	}
 	return l, nil
+}
+
+// compare says what the configuration has of a socket and systemd, which holds it, has otherwise.
+func compare(addr string, cfg *config.Config, log hclog.Logger) {
+	if addr != cfg.Addr {
+		log.Warn("systemd holds the client socket, so it is not where the configuration says", "addr", addr, "configured", cfg.Addr)
+	}
+	info, err := os.Stat(addr)
+	if err != nil || !cfg.System {
+		return
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Gid != cfg.SocketGroup.GID {
+		log.Warn("systemd holds the client socket, and its group is not socket_group: nobody can use it who is not in both; change SocketGroup= of the socket unit",
+			"gid", st.Gid, "configured", cfg.SocketGroup.GID)
+	}
 }
 
 // unit tells systemd how the daemon is doing. Where nobody listens, nothing is said.

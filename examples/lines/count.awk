@@ -5,7 +5,8 @@
 # mawk, which is awk on Debian and Ubuntu, waits until its input buffer is full, unless it is told: mawk -W interactive -f …
 {
 	n = 0
-	while ((getline line < $0) > 0) n++
+	while ((status = (getline line < $0)) > 0) n++
+	if (status < 0) exit 1 # it cannot be read: the item fails, and the next one has another awk
 	close($0)
 	print n
 	fflush()

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 
@@ -35,12 +36,18 @@ func work(ctx context.Context) (workers []int, err error) {
 	if err != nil {
 		return nil, err
 	}
+	var told sync.WaitGroup
+	defer told.Wait()      // a callback comes after its result
 	defer pool.Terminate() // runs whether or not the body fails
 	if workers, err = client.Map(ctx, pool, pid, []int{1, 2, 3, 4}); err != nil {
 		return nil, err
 	}
 	unfinished := client.ApplyAsync(ctx, pool, nap, time.Hour)
-	unfinished.OnError(func(err error) { fmt.Println("the nap ends early:", err) })
+	told.Add(1)
+	unfinished.OnError(func(err error) {
+		defer told.Done()
+		fmt.Println("the nap ends early:", err)
+	})
 	return workers, errors.New("something went wrong")
 }
 

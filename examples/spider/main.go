@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/procpool/procpool/client"
 	"github.com/procpool/procpool/client/local"
@@ -47,19 +48,29 @@ var download = workerproc.Func("download", func(ctx context.Context, p page) (in
 })
 
 // Spider downloads pages in the background.
-type Spider struct{ pool *client.Pool }
+type Spider struct {
+	pool   *client.Pool
+	untold sync.WaitGroup // downloads whose end has not been printed
+}
 
 // NewSpider creates a pool with 8 workers.
 func NewSpider(ctx context.Context) (*Spider, error) {
 	pool, err := local.OpenPool(ctx, client.Workers(8))
-	return &Spider{pool}, err
+	return &Spider{pool: pool}, err
 }
 
 // Download adds a task that downloads the URL and saves it as the given file.
 func (s *Spider) Download(ctx context.Context, url, file string) {
 	r := client.ApplyAsync(ctx, s.pool, download, page{url, file})
-	r.OnSuccess(func(n int64) { fmt.Println(n, "bytes from", url) })
-	r.OnError(func(err error) { fmt.Println(err) })
+	s.untold.Add(1)
+	r.OnSuccess(func(n int64) {
+		defer s.untold.Done()
+		fmt.Println(n, "bytes from", url)
+	})
+	r.OnError(func(err error) {
+		defer s.untold.Done()
+		fmt.Println(err)
+	})
 }
 
 // Close waits for all the tasks to be done.
@@ -67,7 +78,9 @@ func (s *Spider) Close(ctx context.Context) error {
 	if err := s.pool.Close(); err != nil {
 		return err
 	}
-	return s.pool.Join(ctx)
+	err := s.pool.Join(ctx)
+	s.untold.Wait() // a callback comes after its result
+	return err
 }
 
 func main() {

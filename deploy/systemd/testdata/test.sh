@@ -94,6 +94,19 @@ journalctl --no-pager -u procpoold -o cat | grep 'did you mean command?'
 rm /etc/procpool/conf.d/wrong.toml
 counts
 
+step 'a drop-in for data in /home'
+data=/home/data
+install -D -m 644 /etc/os-release $data/os-release
+install -d -o procpool /srv/results
+mkdir -p /etc/systemd/system/procpoold.service.d
+printf '[Service]\nProtectHome=tmpfs\nBindReadOnlyPaths=%s\nReadWritePaths=/srv/results\n' $data >/etc/systemd/system/procpoold.service.d/data.conf
+systemctl daemon-reload
+systemctl restart procpoold
+[[ $(as alice procpool map --pool counting --func count_chars ::: $data/os-release) == "$(wc -m </etc/os-release)" ]] || fail 'data in /home is not there'
+rm -r /etc/systemd/system/procpoold.service.d
+systemctl daemon-reload
+systemctl restart procpoold
+
 step 'a restart under load'
 first=$(main_pid)
 for call in {1..6}; do

@@ -279,6 +279,8 @@ func (c *Config) readPool(path string) (*Pool, Problems) {
 	switch {
 	case p.lines && p.jsonLines:
 		return nil, Problems{d.problem("lines and json_lines exclude each other", "", "json_lines")}
+	case p.drainMemory > 0 && isLines:
+		return nil, Problems{d.problem("drain_memory looks at the worker's own process, which a line program is a child of", "say max_tasks, or max_memory", "worker", "drain_memory")}
 	case p.null && !isLines:
 		return nil, Problems{d.problem("null is for lines and json_lines", "", "null")}
 	}

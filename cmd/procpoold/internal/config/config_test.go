@@ -222,6 +222,7 @@ func TestProblemsHavePlaceAndAdvice(t *testing.T) {
 		{"", truth + "[worker]\nmax_age = \"10ms\"", "p.toml:3:1: [worker] max_age is 10ms; it must be at least 1s"},
 		{"", truth + "[worker]\nmin_workers = 9\nmax_idle = \"1m\"", "p.toml:3:1: [worker] min_workers is 9, but the pool has only"},
 		{"", truth + "[worker]\ndrain_memory = \"3MB\"", `drain_memory is "3MB", which is no size; write "512MiB" or "2GiB"`},
+		{"", truth + "lines = true\n[worker]\ndrain_memory = \"1GiB\"", "p.toml:4:1: drain_memory looks at the worker's own process"},
 		{"", truth + "null = true", "p.toml:2:1: null is for lines and json_lines"},
 		{"", truth + "lines = true\njson_lines = true", "p.toml:3:1: lines and json_lines exclude each other"},
 		{"", "lines = true\n" + `command = ["/nonexistent/worker"]`, "p.toml:2:1: the program /nonexistent/worker does not exist"},
