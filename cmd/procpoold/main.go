@@ -153,7 +153,7 @@ func serve(ctx context.Context, cfg *config.Config, load func() (*config.Config,
 		return exitFailure, err
 	}
 	if held != nil {
-		compare(held.Addr().String(), cfg, log)
+		compareSocket(held.Addr().String(), cfg, log)
 	}
 	s, err := server.New(server.Config{
 		Dir: filepath.Dir(cfg.Addr), Addr: cfg.Addr, Listener: held, SocketMode: cfg.SocketMode, System: system, Cgroup: cfg.Cgroup, PerUser: cfg.Limits(), DrainTimeout: cfg.DrainTimeout, Logger: log,

@@ -41,8 +41,8 @@ func inherited() (net.Listener, error) {
 	return l, nil
 }
 
-// compare says what the configuration has of a socket and systemd, which holds it, has otherwise.
-func compare(addr string, cfg *config.Config, log hclog.Logger) {
+// compareSocket says what the configuration has of a socket and systemd, which holds it, has otherwise.
+func compareSocket(addr string, cfg *config.Config, log hclog.Logger) {
 	if addr != cfg.Addr {
 		log.Warn("systemd holds the client socket, so it is not where the configuration says", "addr", addr, "configured", cfg.Addr)
 	}

@@ -21,8 +21,8 @@ const briefly = 3 * time.Millisecond
 
 var processEnv = sync.OnceValue(os.Environ) // nobody changes it
 
-// runCaptured runs a program to its end, and says how it ended. lasts is called if it is not soon over. When ctx
-// ends, the program and what it has started get SIGTERM, and after a while it gets SIGKILL.
+// runCaptured runs a program to its end, and says how it ended. lasts is called if it is not soon over. When ctx ends, the program and what it has started
+// get SIGTERM, and after a while it gets SIGKILL.
 //
 // When the program has exited, what it left behind in the background may still hold the pipes open, and write: the output ends commandGrace
 // after the program, with all that the program itself has written.
@@ -148,8 +148,8 @@ func (p *pipes) exits(d time.Duration) bool {
 func (p *pipes) pump(stdout, stderr *capture) {
 	fds := [3]unix.PollFd{{Fd: int32(p.out), Events: unix.POLLIN}, {Fd: int32(p.errs), Events: unix.POLLIN}, {Fd: int32(p.pidfd), Events: unix.POLLIN}}
 	readers := [2]*int{&p.out, &p.errs}
-	var own [2]int         // bytes in each pipe that the program itself may have written, once it has exited
-	var deadline time.Time // from then on
+	var deadline time.Time // once the program has exited
+	var last [2]int        // after that, bytes of each pipe that are still to be read: the program itself may have written them
 	left := func() int {
 		if deadline.IsZero() {
 			return -1
@@ -165,16 +165,20 @@ func (p *pipes) pump(stdout, stderr *capture) {
 			return
 		case fds[2].Revents != 0:
 			fds[2].Fd, deadline = -1, time.Now().Add(commandGrace)
-			own = [2]int{unread(p.out), unread(p.errs)}
 		}
 		late := left() == 0
 		for i, c := range []*capture{stdout, stderr} {
 			if fds[i].Fd < 0 || fds[i].Revents == 0 {
 				continue
 			}
+			if late && last[i] == 0 {
+				last[i] = unread(*readers[i])
+			}
 			n, more := c.readFrom(*readers[i])
-			own[i] -= n
-			if !more || late && own[i] <= 0 {
+			if late {
+				last[i] -= n
+			}
+			if !more || late && last[i] <= 0 {
 				unix.Close(*readers[i]) // a program that goes on writing gets SIGPIPE
 				*readers[i], fds[i].Fd = -1, -1
 			}
@@ -186,7 +190,7 @@ func (p *pipes) pump(stdout, stderr *capture) {
 func unread(fd int) int {
 	n, err := unix.IoctlGetUint32(fd, unix.TIOCINQ)
 	if err != nil {
-		return 0 // it is closed
+		return 0 // the next read says what is wrong
 	}
 	return int(n)
 }

@@ -8,9 +8,8 @@ import (
 	"syscall"
 )
 
-// runCaptured runs a program to its end, and says how it ended. lasts is called as soon as it runs. When ctx
-// ends, the program gets SIGTERM, and SIGKILL after a while. What it left behind in the background may hold its pipes open: then output
-// ends commandGrace after the program.
+// runCaptured runs a program to its end, and says how it ended. lasts is called as soon as it runs. When ctx ends, the program gets SIGTERM, and
+// SIGKILL after a while. What it left behind in the background may hold its pipes open: then output ends commandGrace after the program.
 func runCaptured(ctx context.Context, p program, stdout, stderr *capture, lasts func(pid int)) (r ran, err error) {
 	cmd := exec.CommandContext(ctx, p.path)
 	cmd.Args = p.argv

@@ -129,8 +129,8 @@ func (c *command) run(ctx context.Context) (commandResult, error) {
 	}
 	start := time.Now()
 	announced := func() {}
-	ran, err := runCaptured(own, program{path, argv, in}, stdout, stderr, func(pid int) { announced = announce(ctx, pid) })
-	if ran.pid == 0 {
+	end, err := runCaptured(own, program{path, argv, in}, stdout, stderr, func(pid int) { announced = announce(ctx, pid) })
+	if end.pid == 0 {
 		return result, notRun(result, err)
 	}
 	if own.Err() != nil {
@@ -142,14 +142,14 @@ func (c *command) run(ctx context.Context) (commandResult, error) {
 	}
 	result.StartMS = start.UnixMilli()
 	result.Seconds = time.Since(start).Seconds()
-	result.Pid = ran.pid
+	result.Pid = end.pid
 	result.Stdout, result.Stderr = stdout.rest(), stderr.rest()
-	if result.ExitCode = ran.status.ExitStatus(); ran.status.Signaled() {
-		result.ExitCode = 128 + int(ran.status.Signal())
-		result.Signal = unix.SignalName(ran.status.Signal())
+	if result.ExitCode = end.status.ExitStatus(); end.status.Signaled() {
+		result.ExitCode = 128 + int(end.status.Signal())
+		result.Signal = unix.SignalName(end.status.Signal())
 	}
-	result.Late = ran.told && errors.Is(context.Cause(own), late)
-	if result.ExitCode != 0 || ran.told { // a command may end well when it is told to end, and has not done its work
+	result.Late = end.told && errors.Is(context.Cause(own), late)
+	if result.ExitCode != 0 || end.told { // a command may end well when it is told to end, and has not done its work
 		return result, &commandError{result}
 	}
 	return result, nil
